@@ -1,0 +1,69 @@
+# rankdet: `make help` lists what there is. Everything runs from the repository's root.
+
+PYTHON   ?= python3
+VENV     ?= .venv
+PROTOCOL ?= mini
+DATA     ?= shapes
+JOBS     ?= 2
+GPUS     ?= 0
+ARGS     ?=
+PAPER    ?= ap-loss
+PORT     ?= 6006
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN   := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce-table-% tune publish tensorboard test test-full test-full-rest stress lint format clean
+
+help: ## show this list
+	@echo "make TARGET [VARIABLE=value ...]"
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /\1\t/; s/%/N/' | awk -F'\t' '{printf "  %-20s %s\n", $$1, $$2}'
+	@echo "variables: PROTOCOL=mini|mini_long  DATA=shapes|path/to/a/VOC-or-COCO/folder  JOBS=2 (trainings at once)"
+	@echo "           GPUS=0 (GPUs per training)  ARGS=\"loss.delta=0.5 ...\"  VENV=.venv  PYTHON=python3"
+
+setup: $(STAMP) ## make the virtual environment and install what requirements.txt pins
+
+# The stamp is written last: a broken installation is done again, a finished one only when the pins change.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "rankdet needs Python 3.11 or newer: set PYTHON=/path/to/python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+reproduce-table-%: $(STAMP) ## train what is missing for table N of PAPER, then print and save the table
+	@$(RUN) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data $(DATA) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
+tune: $(STAMP) ## search lr and box weight per loss on the validation split, by the recorded grid
+	@$(RUN) scripts/tune.py --protocol $(PROTOCOL) --data $(DATA) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
+publish: $(STAMP) ## copy finished runs' records to experiments/ and regenerate the committed tables
+	@$(RUN) scripts/publish.py
+
+tensorboard: $(STAMP) ## watch all runs at http://localhost:PORT
+	$(BIN)/tensorboard --logdir runs --port $(PORT)
+
+test: $(STAMP) ## the tests a newcomer runs (up to 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 2 -m "not full and not stress"
+
+test-full: test test-full-rest ## all but the stress tests (up to 40 minutes)
+
+test-full-rest: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "full and not stress"
+
+stress: $(STAMP) ## the long tests
+	$(BIN)/python -m pytest -m stress
+
+lint: $(STAMP) ## ruff's checks and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## let ruff mend formatting and imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and the drawn data; runs/ stays
+	rm -rf $(VENV) data/shapes

@@ -1,0 +1,71 @@
+"""Objects from configs: the one place that instantiates."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from rankdet.config import one_line
+from rankdet.data.augment import Augment
+from rankdet.data.dataset import DetectionDataset
+from rankdet.data.records import DetectionSet, Source, Target
+from rankdet.errors import UserError
+from rankdet.evaluation.postprocess import PostProcess
+from rankdet.losses.criterion import Criterion
+from rankdet.losses.inputs import LossInputs
+from rankdet.matching.assign import build_loss_inputs
+from rankdet.matching.max_iou import MaxIoUMatcher
+from rankdet.models.output import DetectorOutput
+
+
+@dataclass
+class Detector:
+    """A network with what its outputs mean."""
+
+    model: nn.Module
+    criterion: Criterion
+    matcher: MaxIoUMatcher
+    postprocess: PostProcess
+    num_classes: int
+
+    def assign(self, output: DetectorOutput, targets: list[Target]) -> LossInputs:
+        """Matches anchors with objects."""
+        return build_loss_inputs(output, targets, self.matcher, self.model.coder, self.num_classes)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """float [..., C] -> float [..., K] scores in [0, 1], as the loss means its logits."""
+        return self.criterion.classification.probabilities(logits)
+
+
+def make(node: DictConfig, **arguments: Any) -> Any:  # noqa: ANN401
+    """instantiate() whose errors keep our own messages."""
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise UserError(f"config: {one_line(error)}") from error
+
+
+def build_detector(cfg: DictConfig, num_classes: int) -> Detector:
+    """The network of cfg.model for the scores that cfg.loss asks for, and the criterion of its loss terms."""
+    loss = make(cfg.loss)
+    terms = [loss] + ([make(cfg.box_loss)] if cfg.box_loss else [])
+    bias = loss.prior_bias(num_classes, cfg.prior)
+    model = make(cfg.model, num_channels=loss.num_channels(num_classes), prior_bias=bias)
+    return Detector(model, Criterion(terms), make(cfg.matching), make(cfg.evaluation), num_classes)
+
+
+def read_split(cfg: DictConfig, split: str) -> DetectionSet:
+    """One split (train, val, trainval, test) of cfg.data."""
+    source: Source = make(cfg.data.source)
+    return source.read(split)
+
+
+def build_dataset(cfg: DictConfig, detection_set: DetectionSet, training: bool) -> DetectionDataset:
+    """A split's images as the network sees them: augmented for training, only resized otherwise."""
+    augment = make(cfg.augment) if training else Augment(list(cfg.data.image_size))
+    return DetectionDataset(detection_set, augment, cfg.seed, cfg.data.cache, cfg.train_difficult)

@@ -1,0 +1,43 @@
+"""What the commands share: one clear line and an exit code for the user's mistakes, and Hydra's flags where wanted."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from rankdet.config import CONFIG_DIR, checked, compose
+from rankdet.errors import UserError
+
+USER_ERROR, NOT_FINITE = 2, 3  # exit codes
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Wraps a command's main: a UserError or a non-finite value is one line on stderr and its exit code."""
+
+    @wraps(main)
+    def wrapped() -> None:
+        try:
+            main()
+        except (UserError, FloatingPointError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(USER_ERROR if isinstance(error, UserError) else NOT_FINITE) from None
+
+    return wrapped
+
+
+def hydra_command(config: str, run: Callable[[DictConfig], None]) -> None:
+    """Runs `run` on the config that the command line composes.
+
+    Plain key=value settings are composed here, so that a mistake in them is one line. Hydra's own flags (--multirun, --cfg,
+    --help, ...) go to Hydra.
+    """
+    arguments = sys.argv[1:]
+    if not any(argument.startswith("-") for argument in arguments):
+        run(compose(arguments))
+        return
+    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config)(
+        lambda cfg: run(checked(cfg, HydraConfig.get().runtime.choices))
+    )()

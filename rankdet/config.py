@@ -1,0 +1,129 @@
+"""Configs: composed by Hydra, checked for unknown keys, hashed into the directory of their run."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rankdet.errors import UserError
+
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+
+# Where a run happens, how its data are reached and which of its siblings it is do not change what it computes.
+NOT_IDENTITY = (
+    "runtime",
+    "seed",
+    "data.root",
+    "data.source.root",
+    "data.cache",
+    "schedule.monitor_every",
+    "splits.monitor",
+)
+
+
+def compose(overrides: list[str]) -> DictConfig:
+    """configs/train.yaml with overrides, checked. UserError for a key or value that is not there."""
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+            full = hydra_compose("train", overrides=overrides, return_hydra_config=True)
+        return checked(OmegaConf.masked_copy(full, [key for key in full if key != "hydra"]), full.hydra.runtime.choices)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"config: {one_line(error)}") from error
+
+
+def checked(cfg: DictConfig, choices: Mapping[str, str | None]) -> DictConfig:
+    """cfg with nothing missing and no key that the chosen groups do not define; data without a name get their folder's."""
+    OmegaConf.set_struct(cfg, False)
+    if OmegaConf.is_missing(cfg.data, "root"):
+        raise UserError("config: data.root is not set: give the data set's folder, e.g. data.root=path/to/VOC2007")
+    if cfg.data.name is None:
+        cfg.data.name = Path(cfg.data.root).resolve().name
+    missing = OmegaConf.missing_keys(cfg)
+    if missing:
+        raise UserError(f"config: no value for {', '.join(sorted(missing))}: set it on the command line")
+    groups = frozenset((k, v) for k, v in choices.items() if "/" not in k and k not in ("protocol", "experiment"))
+    require_known_keys(cfg, known_keys(groups))
+    OmegaConf.set_struct(cfg, True)
+    return cfg
+
+
+@lru_cache(maxsize=64)
+def known_keys(groups: frozenset[tuple[str, str | None]]) -> DictConfig:
+    """What train.yaml and the chosen group files define, without protocol and experiment: the only keys there are."""
+    overrides = ["~protocol", "~experiment"]
+    overrides += [f"{group}={'null' if choice is None else choice}" for group, choice in sorted(groups)]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        base = hydra_compose("train", overrides=overrides)
+    with_protocol = OmegaConf.create({"protocol": {"name": None, "version": None}})
+    return OmegaConf.merge(OmegaConf.create(OmegaConf.to_container(base)), with_protocol)
+
+
+def require_known_keys(cfg: DictConfig, known: DictConfig, prefix: str = "") -> None:
+    """UserError for the first key of cfg that known lacks: Hydra merges a mistyped key of a file without a word."""
+    for key in cfg:
+        name = f"{prefix}{key}"
+        if key not in known:
+            there = ", ".join(sorted(str(k) for k in known))
+            raise UserError(f"config: there is no key {name!r}; the keys beside it are: {there}")
+        if isinstance(cfg._get_node(key), DictConfig) and isinstance(known._get_node(key), DictConfig):
+            node, base = cfg._get_node(key), known._get_node(key)
+            if not node._is_none() and not base._is_none():
+                require_known_keys(node, base, f"{name}.")
+
+
+def identity(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved part of cfg that decides what a run computes, seed aside."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    for dotted in NOT_IDENTITY:
+        *path, last = dotted.split(".")
+        node = plain
+        for key in path:
+            node = node.get(key) or {}
+        node.pop(last, None)
+    return plain
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """8 hex digits of the identity."""
+    canonical = json.dumps(identity(cfg), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def run_directory(cfg: DictConfig) -> Path:
+    """runs/<data>/<protocol>/<detector>_<backbone>-<loss>-<hash>/seed<k>: a function of the config, never of the clock."""
+    model, loss = (str(part._target_).split(".")[-2] for part in (cfg.model, cfg.loss))
+    run = f"{model}_{cfg.model.backbone.name}-{loss}-{config_hash(cfg)}"
+    return Path(cfg.runtime.runs) / cfg.data.name / cfg.protocol.name / run / f"seed{cfg.seed}"
+
+
+def load(path: Path) -> DictConfig:
+    """The config that a run saved beside its results."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run= takes the directory of a run, e.g. runs/shapes/mini/.../seed0")
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    OmegaConf.set_struct(cfg, True)
+    return cfg
+
+
+def merge_dotlist(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """cfg with key=value settings on top; UserError for a key that cfg lacks."""
+    try:
+        merged = OmegaConf.merge(cfg, OmegaConf.from_dotlist(overrides))
+    except OmegaConfBaseException as error:
+        raise UserError(f"config: {one_line(error)}") from error
+    assert not isinstance(merged, ListConfig)
+    return merged
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's message without Hydra's line breaks and padding."""
+    return " ".join(str(error).split())

@@ -1,0 +1,131 @@
+"""Which sample goes into which step on which process, and the data loaders that follow."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from rankdet.data.dataset import DetectionDataset
+from rankdet.data.records import Batch, Target
+from rankdet.errors import UserError
+
+
+class TrainBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) keys: step s takes samples s*B ... (s+1)*B - 1 of an endless stream of epochs.
+
+    Each epoch is one permutation of the images, a function of (seed, epoch); a batch may end one epoch and begin the
+    next, so nothing is dropped and B may exceed the number of images. The keys of a step depend on the step alone:
+    starting at start_step resumes exactly. batch_size B counts the images of all ranks; rank r takes the r-th of
+    world_size equal, contiguous parts, which together are the single-process batch in its order.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        total_steps: int | None = None,
+        start_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """total_steps: where to stop, counted from step 0; None: never. Raises UserError for an indivisible batch."""
+        if num_images < 1:
+            raise UserError("the training set has no image")
+        if batch_size < 1 or batch_size % world_size:
+            raise UserError(
+                f"batch_size={batch_size} cannot be split evenly over {world_size} processes; "
+                f"choose a positive multiple of {world_size}"
+            )
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.total_steps = total_steps
+        self.start_step = start_step
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        """Batches that iterating yields; TypeError if endless."""
+        if self.total_steps is None:
+            raise TypeError("an endless stream of batches has no length")
+        return max(0, self.total_steps - self.start_step)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """This rank's keys of each step, from start_step on."""
+        share = self.batch_size // self.world_size
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        for step in count(self.start_step) if self.total_steps is None else range(self.start_step, self.total_steps):
+            first = step * self.batch_size + self.rank * share
+            keys = []
+            for position in range(first, first + share):
+                if position // self.num_images != epoch:
+                    epoch = position // self.num_images
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
+                keys.append((epoch, int(order[position % self.num_images])))
+            yield keys
+
+
+def train_loader(
+    dataset: DetectionDataset,
+    batch_size: int,
+    total_steps: int | None = None,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+) -> DataLoader[Batch]:
+    """Batches for the steps from start_step on, as TrainBatches deals them out with the dataset's seed.
+
+    The number of workers changes no batch. Raises UserError if there is no image, or no object to learn from.
+    """
+    name = f"data set {dataset.detection_set.name!r}, split {dataset.detection_set.split!r}"
+    if len(dataset) == 0:
+        raise UserError(f"{name}: no image to train on; check the split file")
+    if dataset.num_objects() == 0:
+        raise UserError(f"{name}: {len(dataset)} images but no object to learn from; check annotations and class names")
+    batches = TrainBatches(len(dataset), batch_size, dataset.seed, total_steps, start_step, rank, world_size)
+    return _loader(dataset, batches, num_workers)
+
+
+def evaluation_loader(
+    dataset: DetectionDataset, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0
+) -> DataLoader[Batch]:
+    """Every image once over all ranks, none repeated: rank r takes images r, r + world_size, ... in order.
+
+    The last batch may be smaller, and a rank may have no batch at all. The dataset's augmentation should be a mere
+    resize; keys are those of epoch 0.
+    """
+    keys = [(0, index) for index in range(rank, len(dataset), world_size)]
+    batches = [keys[first : first + batch_size] for first in range(0, len(keys), batch_size)]
+    return _loader(dataset, batches, num_workers)
+
+
+def collate(samples: list[tuple[Tensor, Target]]) -> Batch:
+    """B samples of one image size -> one batch."""
+    images, targets = zip(*samples, strict=True)
+    return Batch(images=torch.stack(images), targets=list(targets))
+
+
+def _loader(
+    dataset: DetectionDataset, batches: Sampler[list[tuple[int, int]]] | list[list[tuple[int, int]]], num_workers: int
+) -> DataLoader[Batch]:
+    _single_threaded()
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_single_threaded,
+        generator=torch.Generator(),  # else each iterator advances torch's global generator, which resuming restores
+    )
+
+
+def _single_threaded(worker_id: int = 0) -> None:
+    """Workers are the parallelism: OpenCV's own threads would only compete, and do not survive a fork."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,228 @@
+"""python -m rankdet.train [key=value ...]: one training, from its config to its record. Also under torchrun.
+
+The run's directory is a function of the config. The same command again continues a run that was broken off, and leaves
+alone one that is finished (its record.json is there).
+"""
+
+import json
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch.nn.parallel import DistributedDataParallel
+
+from rankdet.build import Detector, build_dataset, build_detector, make, read_split
+from rankdet.cli import command, hydra_command
+from rankdet.config import config_hash, identity, run_directory
+from rankdet.data.cleaning import describe_dirt
+from rankdet.data.loader import evaluation_loader, train_loader
+from rankdet.data.records import DetectionSet
+from rankdet.errors import UserError
+from rankdet.evaluation.inference import all_metrics, detect_all
+from rankdet.evaluation.results import Result, save_results
+from rankdet.files import write_json, write_text
+from rankdet.training.checkpoint import (
+    load_newest,
+    random_state,
+    restore_random_state,
+    save_atomically,
+    save_checkpoint,
+)
+from rankdet.training.distributed import World, world
+from rankdet.training.init import initialise_from
+from rankdet.training.lock import run_lock
+from rankdet.training.log import RunLog
+from rankdet.training.loop import StepReport, Training, train
+from rankdet.training.monitor import Monitor, first_images
+from rankdet.training.provenance import provenance
+
+
+def run(cfg: DictConfig) -> None:
+    """Trains, evaluates and records the run of cfg, or what is missing of it."""
+    directory = run_directory(cfg)
+    torch.set_num_threads(cfg.runtime.threads)
+    with world(cfg.runtime.device, cfg.gpus) as here, run_lock(directory) if here.is_main else nullcontext():
+        here.barrier()
+        if here.broadcast((directory / "record.json").is_file()):
+            if here.is_main:
+                print(f"{directory}: finished already")
+            return
+        Run(cfg, directory, here).to_the_end()
+
+
+class Run:
+    """One run on one process: its data, its detector, and how far it has come."""
+
+    def __init__(self, cfg: DictConfig, directory: Path, here: World) -> None:
+        self.cfg, self.directory, self.here = cfg, directory, here
+        self.train_set = read_split(cfg, cfg.splits.train)
+        self.test_set = read_split(cfg, cfg.splits.test)
+        if self.test_set.classes != self.train_set.classes:
+            raise UserError(
+                f"{self.test_set.name}: splits {cfg.splits.train} and {cfg.splits.test} have other classes; set data.classes"
+            )
+        torch.manual_seed(cfg.seed)
+        self.detector: Detector = build_detector(cfg, len(self.train_set.classes))
+        self.detector.model.to(here.device)
+        self.detector.criterion.to(here.device)
+        self.seconds = {"train_seconds": 0.0, "cpu_seconds": 0.0}
+        self.training = self.new_training()
+
+    def new_training(self) -> Training:
+        """The training at step 0."""
+        cfg, model = self.cfg, self.detector.model
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        if self.here.size > 1:
+            device_ids = [self.here.device] if self.here.device.type == "cuda" else None
+            model = DistributedDataParallel(model, device_ids=device_ids)
+        schedule = make(cfg.schedule).for_run(len(self.train_set.records), cfg.batch_size)
+        return Training(
+            model,
+            self.detector.criterion,
+            self.detector.assign,
+            make(cfg.optimizer)(trainable, lr=schedule.lr),
+            schedule,
+            self.here.device,
+            cfg.precision,
+            cfg.clip_grad_norm,
+        )
+
+    def to_the_end(self) -> None:
+        """Trains from where the run stands to its last step, then evaluates and records it."""
+        cfg, here, training = self.cfg, self.here, self.training
+        total = training.schedule.total_steps
+        notes = self.resume()
+        dataset = build_dataset(cfg, self.train_set, training=True)
+        workers = cfg.runtime.num_workers
+        batches = train_loader(dataset, cfg.batch_size, total, training.step, here.rank, here.size, workers)
+        if here.is_main:
+            write_text(self.directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+            log = RunLog(self.directory, training.step, total, cfg.runtime.log_every, cfg.runtime.progress)
+        with log if here.is_main else nullcontext() as log:
+            hooks = [] if log is None else [log]
+            for note in [f"run {self.directory}", describe_dirt(self.train_set), describe_dirt(self.test_set), *notes]:
+                if log and note:
+                    log.note(note)
+            if cfg.splits.monitor is not None:
+                split = first_images(read_split(cfg, cfg.splits.monitor), cfg.runtime.monitor_images)
+                hooks.append(Monitor(split, self.evaluate, training.schedule.monitor_steps, total, log))
+            train(training, batches, [*hooks, self.checkpoint_hook()])
+            results, metrics = self.evaluate(self.test_set)
+            if log:
+                self.record(results, metrics, log)
+        here.barrier()
+
+    def resume(self) -> list[str]:
+        """Puts the run where its newest readable checkpoint left it; returns notes for the log."""
+        checkpoint, notes = load_newest(self.directory / "checkpoints")
+        if checkpoint is None:
+            if self.cfg.init_from:
+                notes += initialise_from(self.detector.model, Path(self.cfg.init_from))
+            return notes
+        if checkpoint["data_hash"] != self.data_hash():
+            raise UserError(f"{self.directory}: was begun on other data; remove it, or give the data another data.name")
+        if checkpoint["threads"] != self.cfg.runtime.threads:
+            notes.append(
+                f"begun with {checkpoint['threads']} threads, continued with {self.cfg.runtime.threads}: other bits"
+            )
+        training = self.training
+        self.detector.model.load_state_dict(checkpoint["model"])
+        training.criterion.load_state_dict(checkpoint["criterion"])
+        training.optimizer.load_state_dict(checkpoint["optimizer"])
+        training.scaler.load_state_dict(checkpoint["scaler"])
+        training.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
+        restore_random_state(checkpoint["random"][self.here.rank])
+        return [*notes, f"continuing at step {training.step}"]
+
+    def checkpoint_hook(self) -> Any:  # noqa: ANN401
+        """A hook that saves the run every runtime.checkpoint_every steps and at the last one."""
+        before = dict(self.seconds)
+        wall, cpu = time.monotonic(), time.process_time()
+
+        def hook(report: StepReport) -> None:
+            last = report.step == self.training.schedule.total_steps
+            if report.step % self.cfg.runtime.checkpoint_every and not last:
+                return
+            self.seconds = {
+                "train_seconds": before["train_seconds"] + time.monotonic() - wall,
+                "cpu_seconds": before["cpu_seconds"] + time.process_time() - cpu,
+            }
+            states = self.here.gather(random_state())
+            if self.here.is_main:
+                save_checkpoint(self.directory / "checkpoints", report.step, self.state() | {"random": states})
+
+        return hook
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the remaining steps depend on, but for the random states."""
+        return {
+            "model": self.detector.model.state_dict(),
+            "criterion": self.training.criterion.state_dict(),
+            "optimizer": self.training.optimizer.state_dict(),
+            "scaler": self.training.scaler.state_dict(),
+            "data_hash": self.data_hash(),
+            "threads": self.cfg.runtime.threads,
+            "seconds": self.seconds,
+        }
+
+    def data_hash(self) -> str:
+        """Of the annotations that the run learns from and is tested on."""
+        return f"{self.train_set.fingerprint()}-{self.test_set.fingerprint()}"
+
+    def evaluate(self, split: DetectionSet) -> tuple[list[Result], dict[str, float]]:
+        """COCO results and metrics for a whole split, on every rank."""
+        cfg, here, detector = self.cfg, self.here, self.detector
+        workers = cfg.runtime.num_workers
+        batches = evaluation_loader(build_dataset(cfg, split, training=False), 8, here.rank, here.size, workers)
+        shares = here.gather(detect_all(detector, batches, split.category_ids, here.device))
+        results = [result for share in shares for result in share]
+        return results, all_metrics(split, results)
+
+    def record(self, results: list[Result], metrics: dict[str, float], log: RunLog) -> None:
+        """Writes weights, detections and, last, record.json, which makes the run a finished one."""
+        cfg, training = self.cfg, self.training
+        weights = {
+            "model": self.detector.model.state_dict(),
+            "classes": self.train_set.classes,
+            "category_ids": self.train_set.category_ids,
+        }
+        save_atomically(weights, self.directory / "weights.pt")
+        save_results(results, self.directory / "evaluation" / cfg.splits.test / "detections.json")
+        write_json(self.directory / "evaluation" / cfg.splits.test / "metrics.json", metrics)
+        log.hyperparameters(
+            identity(cfg), {f"{cfg.splits.test}/{k}": metrics[k] for k in ("AP", "AP50", "AP75")}, training.step
+        )
+        log.note("  ".join(f"{cfg.splits.test} {k} {100 * metrics[k]:.2f}" for k in ("AP", "AP50", "AP75")))
+        record = {
+            "run": str(self.directory.relative_to(cfg.runtime.runs)),
+            "config_hash": config_hash(cfg),
+            "data_name": cfg.data.name,
+            "data_hash": self.data_hash(),
+            "protocol_name": cfg.protocol.name,
+            "protocol_version": cfg.protocol.version,
+            "seed": cfg.seed,
+            "split": cfg.splits.test,
+            "steps": training.step,
+            "planned_steps": training.schedule.total_steps,
+            "image_passes": training.step * cfg.batch_size,
+            "world_size": self.here.size,
+            "threads": cfg.runtime.threads,
+            "num_images": {"train": len(self.train_set.records), "test": len(self.test_set.records)},
+            **{name: round(value, 1) for name, value in self.seconds.items()},
+            **provenance(self.here.device),
+            "metrics": metrics,
+        }
+        write_json(self.directory / "record.json", record)
+
+
+@command
+def main() -> None:
+    """The command."""
+    hydra_command("train", run)
+
+
+if __name__ == "__main__":
+    main()

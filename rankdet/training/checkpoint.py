@@ -1,0 +1,67 @@
+"""Checkpoints: written whole or not at all, the newest two kept, a broken one passed over."""
+
+import os
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+KEPT = 2
+
+
+def save_atomically(content: Any, path: Path) -> None:  # noqa: ANN401
+    """torch.save that leaves either the old file or the whole new one, also across a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:
+    """Adds step-<step>.pt to folder and removes all but the newest KEPT."""
+    save_atomically({"step": step, **content}, folder / f"step-{step:08d}.pt")
+    for old in list_checkpoints(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of folder, newest first."""
+    return sorted((p for p in folder.glob("step-*.pt") if re.fullmatch(r"step-\d{8}\.pt", p.name)), reverse=True)
+
+
+def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest readable checkpoint (None if there is none) and a warning for each one that could not be read."""
+    warnings = []
+    for path in list_checkpoints(folder):
+        try:
+            # Our own file: it holds the states of Python's and NumPy's generators, which weights_only refuses.
+            return torch.load(path, map_location="cpu", weights_only=False), warnings
+        except Exception as error:
+            warnings.append(f"{path}: unreadable ({type(error).__name__}), falling back to the one before it")
+    return None, warnings
+
+
+def random_state() -> dict[str, Any]:
+    """This process's random generators. Samples do not depend on them (data/loader.py), a future layer might."""
+    state = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}  # noqa: NPY002
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """The inverse of random_state."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,36 @@
+"""Weights of one run as the start of another."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rankdet.errors import UserError
+
+CLASS_LAYER = "heads.class_output"  # the only layer whose shape depends on the number of classes
+
+
+def initialise_from(model: nn.Module, path: Path) -> list[str]:
+    """Loads weights.pt of another run; layers whose shape differs start fresh if they belong to the class head.
+
+    Returns notes for the log, naming what starts fresh. UserError where the file cannot be read or anything but the class
+    head's scores differs.
+    """
+    if not path.is_file():
+        raise UserError(f"init_from={path}: no such file; give the weights.pt of a finished run")
+    try:
+        theirs = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    except Exception as error:
+        raise UserError(f"init_from={path}: not a weights.pt of this project ({type(error).__name__})") from error
+    mine = model.state_dict()
+    differing = {
+        k for k in mine.keys() | theirs.keys() if k not in mine or k not in theirs or mine[k].shape != theirs[k].shape
+    }
+    fresh = {k for k in differing if k in mine and k in theirs and k.startswith(CLASS_LAYER)}
+    if differing - fresh:
+        raise UserError(
+            f"init_from={path}: another architecture, differs in {', '.join(sorted(differing - fresh)[:3])}"
+        )
+    model.load_state_dict({k: v for k, v in theirs.items() if k not in fresh}, strict=False)
+    notes = [f"initialised from {path}"]
+    return notes + ([f"another number of classes: {', '.join(sorted(fresh))} start fresh"] if fresh else [])
