@@ -31,8 +31,8 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 def hydra_command(config: str, run: Callable[[DictConfig], None]) -> None:
     """Runs `run` on the config that the command line composes.
 
-    Plain key=value settings are composed here, so that a mistake in them is one line. Hydra's own flags (--multirun, --cfg,
-    --help, ...) go to Hydra.
+    Plain key=value settings are composed here, so that a mistake in them is one line. Hydra's own flags (--multirun,
+    --cfg, --help, ...) go to Hydra.
     """
     arguments = sys.argv[1:]
     if not any(argument.startswith("-") for argument in arguments):
@@ -41,3 +41,23 @@ def hydra_command(config: str, run: Callable[[DictConfig], None]) -> None:
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config)(
         lambda cfg: run(checked(cfg, HydraConfig.get().runtime.choices))
     )()
+
+
+def settings(
+    arguments: list[str], required: tuple[str, ...], optional: dict[str, str | None]
+) -> tuple[dict[str, str | None], list[str]]:
+    """key=value arguments as (those named in required or optional, with defaults; the others as they are)."""
+    named: dict[str, str | None] = dict(optional)
+    others = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"{argument}: settings are written key=value")
+        if key in required or key in optional:
+            named[key] = value
+        else:
+            others.append(argument)
+    for key in required:
+        if key not in named:
+            raise UserError(f"{key}= is missing; needed are {', '.join(f'{k}=...' for k in required)}")
+    return named, others

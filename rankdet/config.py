@@ -40,7 +40,7 @@ def compose(overrides: list[str]) -> DictConfig:
 
 
 def checked(cfg: DictConfig, choices: Mapping[str, str | None]) -> DictConfig:
-    """cfg with nothing missing and no key that the chosen groups do not define; data without a name get their folder's."""
+    """cfg with nothing missing and no key that the chosen groups lack; data without a name get their folder's."""
     OmegaConf.set_struct(cfg, False)
     if OmegaConf.is_missing(cfg.data, "root"):
         raise UserError("config: data.root is not set: give the data set's folder, e.g. data.root=path/to/VOC2007")
@@ -56,27 +56,24 @@ def checked(cfg: DictConfig, choices: Mapping[str, str | None]) -> DictConfig:
 
 
 @lru_cache(maxsize=64)
-def known_keys(groups: frozenset[tuple[str, str | None]]) -> DictConfig:
+def known_keys(groups: frozenset[tuple[str, str | None]]) -> dict[str, Any]:
     """What train.yaml and the chosen group files define, without protocol and experiment: the only keys there are."""
     overrides = ["~protocol", "~experiment"]
     overrides += [f"{group}={'null' if choice is None else choice}" for group, choice in sorted(groups)]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        base = hydra_compose("train", overrides=overrides)
-    with_protocol = OmegaConf.create({"protocol": {"name": None, "version": None}})
-    return OmegaConf.merge(OmegaConf.create(OmegaConf.to_container(base)), with_protocol)
+        base = OmegaConf.to_container(hydra_compose("train", overrides=overrides), resolve=False)
+    return base | {"protocol": {"name": None, "version": None}}
 
 
-def require_known_keys(cfg: DictConfig, known: DictConfig, prefix: str = "") -> None:
+def require_known_keys(cfg: DictConfig, known: dict[str, Any], prefix: str = "") -> None:
     """UserError for the first key of cfg that known lacks: Hydra merges a mistyped key of a file without a word."""
     for key in cfg:
         name = f"{prefix}{key}"
         if key not in known:
-            there = ", ".join(sorted(str(k) for k in known))
-            raise UserError(f"config: there is no key {name!r}; the keys beside it are: {there}")
-        if isinstance(cfg._get_node(key), DictConfig) and isinstance(known._get_node(key), DictConfig):
-            node, base = cfg._get_node(key), known._get_node(key)
-            if not node._is_none() and not base._is_none():
-                require_known_keys(node, base, f"{name}.")
+            raise UserError(f"config: there is no key {name!r}; the keys beside it are: {', '.join(sorted(known))}")
+        node = cfg._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and isinstance(known[key], dict):
+            require_known_keys(node, known[key], f"{name}.")
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
@@ -98,7 +95,7 @@ def config_hash(cfg: DictConfig) -> str:
 
 
 def run_directory(cfg: DictConfig) -> Path:
-    """runs/<data>/<protocol>/<detector>_<backbone>-<loss>-<hash>/seed<k>: a function of the config, never of the clock."""
+    """runs/<data>/<protocol>/<detector>_<backbone>-<loss>-<hash>/seed<k>: a function of the config alone."""
     model, loss = (str(part._target_).split(".")[-2] for part in (cfg.model, cfg.loss))
     run = f"{model}_{cfg.model.backbone.name}-{loss}-{config_hash(cfg)}"
     return Path(cfg.runtime.runs) / cfg.data.name / cfg.protocol.name / run / f"seed{cfg.seed}"

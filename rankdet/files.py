@@ -21,5 +21,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401
-    """content as indented JSON with a final newline."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """content as indented JSON with a final newline. ValueError for NaN, which JSON does not have."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

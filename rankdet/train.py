@@ -4,7 +4,6 @@ The run's directory is a function of the config. The same command again continue
 alone one that is finished (its record.json is there).
 """
 
-import json
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -61,12 +60,11 @@ class Run:
         self.train_set = read_split(cfg, cfg.splits.train)
         self.test_set = read_split(cfg, cfg.splits.test)
         if self.test_set.classes != self.train_set.classes:
-            raise UserError(
-                f"{self.test_set.name}: splits {cfg.splits.train} and {cfg.splits.test} have other classes; set data.classes"
-            )
+            names = f"{cfg.splits.train} and {cfg.splits.test}"
+            raise UserError(f"{self.test_set.name}: the splits {names} have different classes; set data.classes")
         torch.manual_seed(cfg.seed)
         self.detector: Detector = build_detector(cfg, len(self.train_set.classes))
-        self.detector.model.to(here.device)
+        self.detector.model.to(here.device, memory_format=torch.channels_last)  # a tenth faster on a CPU
         self.detector.criterion.to(here.device)
         self.seconds = {"train_seconds": 0.0, "cpu_seconds": 0.0}
         self.training = self.new_training()
@@ -172,7 +170,7 @@ class Run:
         """Of the annotations that the run learns from and is tested on."""
         return f"{self.train_set.fingerprint()}-{self.test_set.fingerprint()}"
 
-    def evaluate(self, split: DetectionSet) -> tuple[list[Result], dict[str, float]]:
+    def evaluate(self, split: DetectionSet) -> tuple[list[Result], dict[str, float | None]]:
         """COCO results and metrics for a whole split, on every rank."""
         cfg, here, detector = self.cfg, self.here, self.detector
         workers = cfg.runtime.num_workers
@@ -181,7 +179,7 @@ class Run:
         results = [result for share in shares for result in share]
         return results, all_metrics(split, results)
 
-    def record(self, results: list[Result], metrics: dict[str, float], log: RunLog) -> None:
+    def record(self, results: list[Result], metrics: dict[str, float | None], log: RunLog) -> None:
         """Writes weights, detections and, last, record.json, which makes the run a finished one."""
         cfg, training = self.cfg, self.training
         weights = {
@@ -192,10 +190,9 @@ class Run:
         save_atomically(weights, self.directory / "weights.pt")
         save_results(results, self.directory / "evaluation" / cfg.splits.test / "detections.json")
         write_json(self.directory / "evaluation" / cfg.splits.test / "metrics.json", metrics)
-        log.hyperparameters(
-            identity(cfg), {f"{cfg.splits.test}/{k}": metrics[k] for k in ("AP", "AP50", "AP75")}, training.step
-        )
-        log.note("  ".join(f"{cfg.splits.test} {k} {100 * metrics[k]:.2f}" for k in ("AP", "AP50", "AP75")))
+        shown = {k: v for k in ("AP", "AP50", "AP75") if (v := metrics[k]) is not None}
+        log.hyperparameters(identity(cfg), {f"{cfg.splits.test}/{k}": v for k, v in shown.items()}, training.step)
+        log.note(f"{cfg.splits.test}: " + "  ".join(f"{k} {100 * v:.2f}" for k, v in shown.items()))
         record = {
             "run": str(self.directory.relative_to(cfg.runtime.runs)),
             "config_hash": config_hash(cfg),

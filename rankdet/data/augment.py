@@ -60,6 +60,8 @@ class Augment:
         unknown = [name for name in interpolation if name not in INTERPOLATIONS]
         if unknown or not interpolation:
             raise UserError(f"augment.interpolation must list some of {', '.join(INTERPOLATIONS)}, not {unknown}")
+        for transform in transforms:
+            _refuse_ignored_arguments(transform)
         if resize == "first" and len(interpolation) > 1:
             raise UserError("augment.interpolation may list several only with augment.resize=last")
         self.height, self.width = (int(side) for side in image_size)
@@ -108,6 +110,14 @@ def resize_image(image: np.ndarray, height: int, width: int, interpolation: str)
     if interpolation == "area" and (height > image.shape[0] or width > image.shape[1]):
         interpolation = "linear"
     return cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[interpolation])
+
+
+def _refuse_ignored_arguments(transform: object) -> None:
+    """albumentations only warns of an unknown argument, but remembers it; transforms may nest (OneOf, Sequential)."""
+    if ignored := getattr(transform, "invalid_args", None):
+        raise UserError(f"augment: {type(transform).__name__} has no argument {', '.join(ignored)}")
+    for nested in getattr(transform, "transforms", ()):
+        _refuse_ignored_arguments(nested)
 
 
 def _inside(rows: np.ndarray) -> np.ndarray:

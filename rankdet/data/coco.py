@@ -73,6 +73,8 @@ class COCOSource:
             raise UserError(f"{path} does not exist: set data.source.splits to what is there ({there})")
         content = _parse(path)
         categories = {key: item["name"] for key, item in sorted(_by(path, content, "categories", "id").items())}
+        if not categories:
+            raise UserError(f"{path}: categories is empty, so there are no class names: add them")
         _by(path, content, "categories", "name")
         self._first = self._first or (path, categories)
         if self._first[1] != categories:

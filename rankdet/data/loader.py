@@ -111,11 +111,21 @@ def collate(samples: list[tuple[Tensor, Target]]) -> Batch:
     return Batch(images=torch.stack(images), targets=list(targets))
 
 
+class _Loader(DataLoader[Batch]):
+    """A data loader whose workers' UserErrors arrive as they were raised, not wrapped in a printed traceback."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            raise UserError(str(error).rsplit(f"{UserError.__qualname__}: ", 1)[-1].strip()) from error
+
+
 def _loader(
     dataset: DetectionDataset, batches: Sampler[list[tuple[int, int]]] | list[list[tuple[int, int]]], num_workers: int
 ) -> DataLoader[Batch]:
     _single_threaded()
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,

@@ -14,7 +14,7 @@ class PCALighting(A.ImageOnlyTransform):
 
     Krizhevsky et al. 2012, Sec. 4.1, with the eigenvalues and eigenvectors of all of ImageNet's colours.
     albumentations' FancyPCA takes each image's own covariance and scales the pixels' deviations by it instead, which
-    at std 0.1 moves a pixel by less than one grey level.
+    at std 0.1 moves them by less than one grey level on average.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class MaxIoUMatcher:
             return anchors.new_full((len(anchors),), NEGATIVE, dtype=torch.int64)
         iou = box_iou(boxes, anchors)  # [G, A]
         best = iou.amax(dim=1, keepdim=True)
-        claimed = (iou >= self.positive_iou) | ((iou >= best - TIE_TOLERANCE) & (iou > 0))
+        claimed = (iou >= self.positive_iou) | (iou >= best - TIE_TOLERANCE)
         claim, matched = torch.where(claimed, iou, 0.0).max(dim=0)
         unclaimed = torch.where(iou.amax(dim=0) < self.negative_iou, NEGATIVE, IGNORED)
         return torch.where(claim > 0, matched, unclaimed)

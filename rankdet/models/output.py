@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class DetectorOutput(NamedTuple):
-    """B images, A anchors (all levels, finest first; within a level row-major over cells, then over the cell's anchors)."""
+    """B images, A anchors (finest level first; within one row-major over cells, then over the cell's anchors)."""
 
     logits: Tensor  # float [B, A, C]
     deltas: Tensor  # float [B, A, 4]: dx, dy, log dw, log dh over the coder's stds

@@ -1,6 +1,5 @@
 """Initial weights of a backbone: torchvision's ImageNet weights by name, or a local state-dict file."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,8 +42,10 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         raise UserError(f"model.backbone.weights={path}: no such file; give a state-dict file, imagenet or null")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"model.backbone.weights={path}: torch.load cannot read this file; is it whole?") from error
+    except Exception as error:  # a damaged file makes torch.load raise nearly anything
+        raise UserError(
+            f"model.backbone.weights={path}: torch.load cannot read this file ({type(error).__name__}); is it whole?"
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"model.backbone.weights={path}: holds no state dict (parameter names and tensors)")
     return state

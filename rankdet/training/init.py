@@ -13,8 +13,8 @@ CLASS_LAYER = "heads.class_output"  # the only layer whose shape depends on the 
 def initialise_from(model: nn.Module, path: Path) -> list[str]:
     """Loads weights.pt of another run; layers whose shape differs start fresh if they belong to the class head.
 
-    Returns notes for the log, naming what starts fresh. UserError where the file cannot be read or anything but the class
-    head's scores differs.
+    Returns notes for the log, naming what starts fresh. UserError where the file cannot be read or anything but the
+    class head's scores differs.
     """
     if not path.is_file():
         raise UserError(f"init_from={path}: no such file; give the weights.pt of a finished run")

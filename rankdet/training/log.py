@@ -18,8 +18,8 @@ from rankdet.training.loop import StepReport
 class RunLog:
     """The log of one run directory; a hook of the training loop.
 
-    every: steps between entries. progress: "bar", "lines" or "auto" (a bar in a terminal). After a resume at `step`, entries
-    beyond it are removed, so that a log reads as if the run had never been broken.
+    every: steps between entries. progress: "bar", "lines" or "auto" (a bar in a terminal). After a resume at `step`,
+    entries beyond it are removed, so that a log reads as if the run had never been broken.
     """
 
     def __init__(self, directory: Path, step: int, total_steps: int, every: int, progress: str) -> None:
@@ -75,10 +75,8 @@ class RunLog:
             return
         per_step = (time.monotonic() - self.begun) / (step - self.first_step)
         left = int((self.total_steps - step) * per_step)
-        width = len(str(self.total_steps))
-        self.note(
-            f"step {step:{width}}/{self.total_steps}  {text}  {images_per_s:.0f} images/s  {left // 60}:{left % 60:02d} left"
-        )
+        place = f"step {step:{len(str(self.total_steps))}}/{self.total_steps}"
+        self.note(f"{place}  {text}  {images_per_s:.0f} images/s  {left // 60}:{left % 60:02d} left")
 
     def note(self, text: str) -> None:
         """A line for the reader of the screen or of log.txt."""
@@ -96,7 +94,7 @@ class RunLog:
         self.board.add_image(name, image, step, dataformats="HWC")
 
     def hyperparameters(self, config: dict[str, Any], metrics: dict[str, float], step: int) -> None:
-        """The run's row in TensorBoard's HPARAMS tab, in the run's own event file (add_hparams would make another run)."""
+        """The run's row in TensorBoard's HPARAMS tab, in its own event file (add_hparams would make another)."""
         flat = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flatten(config).items()}
         for summary in hparams(flat, metrics):
             self.board.file_writer.add_summary(summary)

@@ -97,8 +97,8 @@ def loss_and_gradients(
 ) -> tuple[LossOutput, list[Tensor]]:
     """The loss and its gradients with respect to the network's two outputs, scaled for fp16.
 
-    The loss works on float32 copies that are leaves of a graph of their own: autocast ends here, and the time of the loss,
-    its backward included, can be told from the network's.
+    The loss works on float32 copies that are leaves of a graph of their own: autocast ends here, and the time of the
+    loss, its backward included, can be told from the network's.
     """
     logits = output.logits.detach().float().requires_grad_()
     deltas = output.deltas.detach().float().requires_grad_()

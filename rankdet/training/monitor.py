@@ -25,7 +25,7 @@ class Monitor:
     def __init__(
         self,
         split: DetectionSet,
-        evaluate: Callable[[DetectionSet], tuple[list[Result], dict[str, float]]],
+        evaluate: Callable[[DetectionSet], tuple[list[Result], dict[str, float | None]]],
         every: int,
         total_steps: int,
         log: RunLog | None,
@@ -41,7 +41,7 @@ class Monitor:
         if self.log is None:
             return
         name = self.split.split
-        shown = {k: metrics[k] for k in ("AP", "AP50", "AP75") if not np.isnan(metrics[k])}
+        shown = {k: metrics[k] for k in ("AP", "AP50", "AP75") if metrics[k] is not None}
         self.log.scalars(report.step, {f"{name}/{k}": v for k, v in shown.items()})
         self.log.note(f"step {report.step}: {name} " + "  ".join(f"{k} {100 * v:.1f}" for k, v in shown.items()))
         self.log.picture(report.step, f"{name}/detections", self.pictures(results))

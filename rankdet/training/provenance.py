@@ -14,7 +14,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Commit (None outside a checkout), whether tracked files differ from it, versions, hardware, today's date (UTC)."""
+    """Commit (None outside a checkout), whether the code differs from it, versions, hardware, the date (UTC)."""
     commit = git("rev-parse", "--short=12", "HEAD")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "rankdet", "configs")
     return {

@@ -1,0 +1,75 @@
+"""python -m rankdet.predict run=DIR input=IMAGE_OR_FOLDER [output=DIR] [threshold=0.3]: pictures with boxes."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import torch
+from tqdm import tqdm
+
+from rankdet.cli import command, settings
+from rankdet.data.augment import resize_image
+from rankdet.data.image import read_image
+from rankdet.data.records import Batch, Target
+from rankdet.errors import UserError
+from rankdet.evaluation.draw import draw_detections
+from rankdet.evaluation.inference import detect
+from rankdet.trained import load_trained
+from rankdet.training.distributed import choose_device
+
+IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+@command
+def main() -> None:
+    """Draws what a finished run finds with a score over `threshold` into PNG files in `output`."""
+    optional = {"output": None, "threshold": "0.3", "device": "auto"}
+    given, overrides = settings(sys.argv[1:], required=("run", "input"), optional=optional)
+    device = choose_device(given["device"])
+    trained = load_trained(Path(given["run"]), device, overrides)
+    output = Path(given["output"] or Path(given["run"]) / "predictions")
+    threshold = number(given["threshold"])
+    paths = images_in(Path(given["input"]))
+    output.mkdir(parents=True, exist_ok=True)
+    for path in tqdm(paths, unit="image", disable=not sys.stderr.isatty()):
+        image = read_image(path)
+        height, width = image.shape[:2]
+        small = resize_image(image, *trained.cfg.data.image_size, "area").copy()
+        empty = torch.zeros(0)
+        target = Target(empty.view(0, 4), empty.long(), empty.bool(), 0, (height, width))
+        batch = Batch(torch.from_numpy(small).permute(2, 0, 1)[None].contiguous(), [target])
+        found = detect(trained.detector, batch, device)[0]
+        shown = found.scores > threshold
+        boxes, labels, scores = (values[shown].cpu().numpy() for values in (found.boxes, found.labels, found.scores))
+        picture = draw_detections(image, boxes, labels, scores, trained.classes)
+        destination = output / f"{path.stem}.png"
+        if not cv2.imwrite(str(destination), picture[:, :, ::-1]):
+            raise UserError(f"{destination}: cannot be written")
+        print(f"{destination}: {len(boxes)} objects")
+
+
+def images_in(source: Path) -> list[Path]:
+    """The image itself, or the images directly in a folder, by name."""
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f"input={source}: no such file or folder")
+    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_TYPES)
+    if not paths:
+        raise UserError(f"input={source}: holds no image ({', '.join(IMAGE_TYPES)})")
+    return paths
+
+
+def number(text: str) -> float:
+    """A score threshold in [0, 1]."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UserError(f"threshold={text}: must be a number in [0, 1]")
+    return value
+
+
+if __name__ == "__main__":
+    main()

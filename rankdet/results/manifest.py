@@ -1,0 +1,130 @@
+"""Manifests: which runs stand behind each row of a printed table (experiments/<paper>/<table>.yaml)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankdet.errors import UserError
+from rankdet.results.reading import check_keys, read_yaml
+from rankdet.results.registry import PrintedRow, PrintedTable, Registry
+
+KEYS = ("tables", "experiment", "seeds", "rows")
+OPTIONAL = ("mini_overrides",)
+ROW_KEYS = ("overrides", "mini", "paper", "reason", "same_run_as")
+# What the front-end decides; a row that set them too would silently win or lose.
+RESERVED = ("experiment", "protocol", "data", "data.root", "seed", "gpus")
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """The runs of one printed row. mini, paper: whether that protocol can do it; reason: why mini cannot."""
+
+    key: str
+    overrides: tuple[str, ...]
+    mini: bool
+    paper: bool
+    reason: str | None
+    same_run_as: str | None  # key of the row that these runs belong to
+
+    @property
+    def loss(self) -> str:
+        """The row's choice of the config group loss."""
+        return next(item.removeprefix("loss=") for item in self.overrides if item.startswith("loss="))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long."""
+
+    path: Path
+    paper: str
+    name: str  # "table-2"
+    tables: tuple[PrintedTable, ...]
+    experiment: str
+    seeds: tuple[int, ...]
+    mini_overrides: tuple[str, ...]
+    rows: dict[str, ManifestRow]
+
+    def printed(self) -> Iterable[tuple[PrintedTable, PrintedRow]]:
+        """Every printed row, quoted ones included, in the paper's order."""
+        return ((table, row) for table in self.tables for row in table.rows.values())
+
+
+def load_manifest(path: Path, registry: Registry) -> Manifest:
+    """Reads and checks one manifest against the registry: every own row is there once, and no other.
+
+    Raises UserError naming the file and the key for anything unknown, missing or contradictory."""
+    if not path.is_file():
+        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(f"{path}: no such manifest; there are: {there}")
+    raw = check_keys(read_yaml(path), str(path), KEYS, OPTIONAL)
+    tables = tuple(registry.table(str(table)) for table in _list(raw["tables"], f"{path}: tables"))
+    seeds = _list(raw["seeds"], f"{path}: seeds")
+    if not seeds or len(set(seeds)) != len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise UserError(f"{path}: seeds: expected different whole numbers, got {seeds}")
+    if not isinstance(raw["rows"], dict):
+        raise UserError(f"{path}: rows: expected a mapping from row keys to runs")
+    rows = {str(key): _row(str(key), value, path) for key, value in raw["rows"].items()}
+    rows = {key: _follow(row, rows, path) for key, row in rows.items()}
+    _check_against(tables, rows, path)
+    mini_overrides = _overrides(raw.get("mini_overrides", []), f"{path}: mini_overrides")
+    return Manifest(
+        path, path.parent.name, path.stem, tables, str(raw["experiment"]), tuple(seeds), mini_overrides, rows
+    )
+
+
+def _row(key: str, raw: object, path: Path) -> ManifestRow:
+    where = f"{path}: rows.{key}"
+    row = check_keys(raw, where, (), ROW_KEYS)
+    if "same_run_as" in row:
+        if len(row) > 1:
+            raise UserError(f"{where}: same_run_as stands alone, the other row's settings hold; remove the other keys")
+        return ManifestRow(key, (), False, False, None, str(row["same_run_as"]))
+    row = check_keys(raw, where, ("overrides", "mini"), ("paper", "reason"))
+    for flag in ("mini", "paper"):
+        if type(row.get(flag, False)) is not bool:
+            raise UserError(f"{where}.{flag}: expected true or false, got {row[flag]!r}")
+    if row["mini"] == ("reason" in row):
+        raise UserError(f"{where}: a row says reason if, and only if, it is mini: false")
+    overrides = _overrides(row["overrides"], f"{where}.overrides")
+    if not any(item.startswith("loss=") for item in overrides):
+        raise UserError(f"{where}.overrides: name the loss, loss=...: its tuned settings are looked up by it")
+    return ManifestRow(key, overrides, row["mini"], row.get("paper", False), row.get("reason"), None)
+
+
+def _follow(row: ManifestRow, rows: dict[str, ManifestRow], path: Path) -> ManifestRow:
+    if row.same_run_as is None:
+        return row
+    other = rows.get(row.same_run_as)
+    if other is None or other.same_run_as is not None:
+        raise UserError(f"{path}: rows.{row.key}.same_run_as: {row.same_run_as!r} is no row with runs of its own")
+    return ManifestRow(row.key, other.overrides, other.mini, other.paper, other.reason, other.key)
+
+
+def _check_against(tables: tuple[PrintedTable, ...], rows: dict[str, ManifestRow], path: Path) -> None:
+    own = [row.key for table in tables for row in table.own_rows()]
+    if len(set(own)) != len(own):
+        raise UserError(f"{path}: tables: two of them share a row key; give them a manifest each")
+    for key in own:
+        if key not in rows:
+            raise UserError(f"{path}: rows: {key!r} is missing, a row that the paper's authors produced")
+    for key in rows:
+        if key not in own:
+            raise UserError(f"{path}: rows: {key!r} is no row of {', '.join(t.id for t in tables)} to reproduce")
+
+
+def _overrides(raw: object, where: str) -> tuple[str, ...]:
+    items = _list(raw, where)
+    for item in items:
+        if not isinstance(item, str) or "=" not in item:
+            raise UserError(f"{where}: expected key=value, got {item!r}")
+        if item.partition("=")[0] in RESERVED:
+            raise UserError(f"{where}: {item!r} is not a row's to set")
+    return tuple(items)
+
+
+def _list(raw: object, where: str) -> list[Any]:
+    if not isinstance(raw, list):
+        raise UserError(f"{where}: expected a list, got {raw!r}")
+    return raw

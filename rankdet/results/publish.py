@@ -1,0 +1,90 @@
+"""Publishing: small records of finished runs under experiments/records/, and the tables that follow from them alone."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankdet.errors import UserError
+from rankdet.files import write_text
+from rankdet.results.manifest import load_manifest
+from rankdet.results.output import save_table
+from rankdet.results.plan import DataChoice, Plan, Run, make_plan
+from rankdet.results.reading import check_keys, read_yaml
+from rankdet.results.records import Record, published_records, read_record, superseded
+from rankdet.results.registry import load_registry
+from rankdet.results.tables import Table, collect
+
+
+@dataclass(frozen=True)
+class Published:
+    """One line of experiments/published.yaml."""
+
+    paper: str
+    table: str
+    protocol: str
+    data: DataChoice
+
+
+def publish(root: Path) -> list[Path]:
+    """Copies what is finished in runs/, then writes every published table; returns the tables' files.
+
+    Tables come from the committed records and settings alone, so that an unchanged state changes no byte."""
+    entries = load_published(root / "experiments" / "published.yaml")
+    for name in dict.fromkeys(entry.data.name for entry in entries):
+        fresh = root / "runs" / "tuning" / f"{name}.yaml"
+        if fresh.is_file():
+            write_text(root / "experiments" / "tuning" / fresh.name, fresh.read_text(encoding="utf-8"))
+    paths: list[Path] = []
+    for entry in entries:
+        plan = _plan(entry, root)
+        folder = root / "experiments" / "records" / entry.data.name / entry.protocol
+        copy_records(plan.runs(), folder)
+        paths += save_table(_table(plan, folder), root / "experiments" / entry.paper)
+    return paths
+
+
+def load_published(path: Path) -> list[Published]:
+    """Reads and checks the list; UserError naming file and key."""
+    raw = read_yaml(path)
+    if not isinstance(raw, list):
+        raise UserError(f"{path}: expected a list of tables")
+    entries = []
+    for item in raw:
+        item = check_keys(item, str(path), ("paper", "table", "protocol", "data"), ("source",))
+        name = str(item["data"])
+        overrides = (f"data={item['source']}", f"data.root={name}") if "source" in item else (f"data={name}",)
+        entries.append(Published(item["paper"], item["table"], item["protocol"], DataChoice(name, overrides)))
+    return entries
+
+
+def copy_records(runs: Iterable[Run], folder: Path) -> None:
+    """Writes <run name>-seed<k>.json for every finished run, and removes those of the same row that it replaces.
+
+    A published record also says which overrides made it: a later version recognises its row by them."""
+    for run in runs:
+        if not run.finished:
+            continue
+        record = read_record(run.directory / "record.json")
+        overrides = [item for item in run.overrides if not item.startswith("data.root=")]
+        content = record.content | {"overrides": overrides, "tuned": list(run.tuned)}
+        older = superseded(run, published_records(folder))
+        write_text(folder / f"{run.name}-seed{run.seed}.json", canonical_json(content))
+        for record in older:
+            record.path.unlink()
+
+
+def canonical_json(content: dict[str, object]) -> str:
+    """Sorted and indented: equal content is equal bytes, and a change shows as the lines it changed."""
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plan(entry: Published, root: Path) -> Plan:
+    registry = load_registry(root / "experiments" / "registry.yaml")
+    manifest = load_manifest(root / "experiments" / entry.paper / f"{entry.table}.yaml", registry)
+    return make_plan(manifest, entry.protocol, entry.data, root)
+
+
+def _table(plan: Plan, folder: Path) -> Table:
+    records: list[Record] = published_records(folder)
+    return collect(plan, records)

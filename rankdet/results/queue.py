@@ -1,0 +1,238 @@
+"""A queue of trainings on one machine: so many child processes at a time, one thread each."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, TextIO
+
+from tqdm import tqdm
+
+BUSY = 75  # a child's exit code: another process is training this run
+TAIL_LINES = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that ends by writing directory/record.json. Its output goes to directory/log.txt."""
+
+    name: str
+    command: tuple[str, ...]
+    directory: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the record is there."""
+        return (self.directory / "record.json").is_file()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that ended without its record. code: exit code, negative for a signal. tail: the log's last lines."""
+
+    job: Job
+    code: int
+    tail: tuple[str, ...]
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came; the children are gone. code: what the process should exit with."""
+
+    def __init__(self, signum: int) -> None:
+        """signum: the signal that came."""
+        super().__init__(f"stopped by {signal.Signals(signum).name}; the same command continues")
+        self.code = 128 + signum
+
+
+@dataclass
+class _Child:
+    job: Job
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    log_start: int
+
+
+class Queue:
+    """Runs jobs, workers at a time, and waits for those that another process has in hand.
+
+    Finished jobs are skipped. A failed one does not stop the others. In seconds: poll, between looks at the children;
+    retry, until a job that was busy elsewhere is tried again; grace, from SIGTERM to SIGKILL when stopped.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        workers: int,
+        cwd: Path,
+        stream: TextIO | None = None,
+        *,
+        poll: float = 0.2,
+        retry: float = 10.0,
+        grace: float = 30.0,
+    ) -> None:
+        """Starts nothing yet. workers >= 1."""
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        self.jobs = list(jobs)
+        self.workers, self.cwd = workers, cwd
+        self.poll, self.retry, self.grace = poll, retry, grace
+        self.waiting = deque(job for job in self.jobs if not job.finished)
+        self.progress = _Progress(len(self.jobs), len(self.waiting), workers, stream or sys.stderr)
+        self.elsewhere: deque[tuple[float, Job]] = deque()  # (not to be tried before, job)
+        self.children: list[_Child] = []
+        self.failures: list[Failure] = []
+        self.signal: int | None = None
+
+    def run(self) -> list[Failure]:
+        """Until nothing is left; returns what failed. Raises Interrupted once a signal has ended it."""
+        with self._signals():
+            try:
+                while self.signal is None and (self.waiting or self.children or self.elsewhere):
+                    self._start()
+                    self.progress.tick([child.job.name for child in self.children])
+                    time.sleep(self.poll)
+                    self._reap()
+            finally:
+                self._stop()
+                self.progress.close()
+        if self.signal is not None:
+            raise Interrupted(self.signal)
+        return self.failures
+
+    def _start(self) -> None:
+        while self.elsewhere and self.elsewhere[0][0] <= time.monotonic():
+            self.waiting.append(self.elsewhere.popleft()[1])
+        while self.waiting and len(self.children) < self.workers:
+            job = self.waiting.popleft()
+            if job.finished:  # by another process, while it waited
+                self.progress.ended(f"{job.name}: finished elsewhere")
+                continue
+            job.directory.mkdir(parents=True, exist_ok=True)
+            log = (job.directory / "log.txt").open("ab")
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+            process = subprocess.Popen(
+                job.command,
+                cwd=self.cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that a signal reaches all of torchrun's processes, and Ctrl-C us alone
+            )
+            self.children.append(_Child(job, process, log, log.tell()))
+
+    def _reap(self) -> None:
+        for child in list(self.children):
+            code = child.process.poll()
+            if code is None:
+                continue
+            self.children.remove(child)
+            child.log.close()
+            if child.job.finished:
+                self.progress.ended(f"{child.job.name}: done")
+            elif code == BUSY:
+                self.elsewhere.append((time.monotonic() + self.retry, child.job))
+                self.progress.note(f"{child.job.name}: another process is training it; waiting for it")
+            else:
+                self.failures.append(Failure(child.job, code, _tail(child)))
+                self.progress.ended(f"{child.job.name}: FAILED (exit code {code})")
+
+    def _stop(self) -> None:
+        """Ends what still runs: SIGTERM, which lets a training checkpoint, then SIGKILL."""
+        for child in self.children:
+            _kill(child, signal.SIGTERM)
+        deadline = time.monotonic() + self.grace
+        for child in self.children:
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            _kill(child, signal.SIGKILL)  # the whole group: a child's own children may be slower than it
+            child.process.wait()
+            child.log.close()
+        self.children.clear()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def note(signum: int, _frame: FrameType | None) -> None:
+            if self.signal is not None:  # asked twice: do not wait for checkpoints
+                for child in self.children:
+                    _kill(child, signal.SIGKILL)
+            self.signal = signum
+
+        before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+
+class _Progress:
+    """A bar in a terminal, a line per event elsewhere; both with the time left, from the pace so far."""
+
+    def __init__(self, total: int, left: int, workers: int, stream: TextIO) -> None:
+        self.total, self.done, self.workers, self.stream = left, 0, workers, stream
+        self.start = time.monotonic()
+        if left:
+            self._line(f"{left} of {total} runs to train, {workers} at a time")
+        show_bar = left > 0 and stream.isatty()
+        self.bar = tqdm(total=left, unit="run", file=stream, dynamic_ncols=True, smoothing=0) if show_bar else None
+
+    def tick(self, running: list[str]) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix_str(", ".join(running), refresh=False)
+            self.bar.refresh()
+
+    def note(self, text: str) -> None:
+        self._line(text)
+
+    def ended(self, text: str) -> None:
+        self.done += 1
+        pace = (time.monotonic() - self.start) / self.done
+        left = self.total - self.done
+        self._line(f"[{self.done}/{self.total}] {text}" + (f", about {_duration(pace * left)} left" if left else ""))
+        if self.bar is not None:
+            self.bar.update()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def _line(self, text: str) -> None:
+        if getattr(self, "bar", None) is not None:
+            tqdm.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)
+
+
+def failure_report(failures: Sequence[Failure]) -> str:
+    """What failed, with the last lines of each log and where the rest of it is."""
+    lines = [f"{len(failures)} run{'s' if len(failures) > 1 else ''} failed:"]
+    for failure in failures:
+        lines.append(f"  {failure.job.name}: exit code {failure.code}; {failure.job.directory / 'log.txt'} ends in")
+        lines += [f"    | {line}" for line in failure.tail]
+    return "\n".join(lines)
+
+
+def _tail(child: _Child) -> tuple[str, ...]:
+    with (child.job.directory / "log.txt").open("rb") as file:
+        file.seek(child.log_start)
+        text = file.read().decode(errors="replace")
+    return tuple(text.rstrip().splitlines()[-TAIL_LINES:]) or ("(nothing was written)",)
+
+
+def _kill(child: _Child, signum: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.process.pid, signum)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,133 @@
+"""The papers' printed numbers: experiments/registry.yaml, looked up as `ap-loss/table-2#focal-retinanet-voc07`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rankdet.errors import UserError
+from rankdet.results.reading import check_keys, read_yaml
+
+TABLE_KEYS = ("id", "paper", "title", "kind", "source", "datasets", "columns", "printed_rows", "rows")
+TABLE_OPTIONAL = ("common_settings", "note")
+ROW_KEYS = ("key", "label", "quoted", "dataset", "settings", "values")
+ROW_OPTIONAL = (
+    "printed_row", "group", "cites", "note", "marks", "lost", "best_reading", "same_run_as", "same_weights_as",
+)  # fmt: skip
+KINDS = ("measured", "toy-input", "toy-exact", "count")
+
+
+@dataclass(frozen=True)
+class PrintedRow:
+    """One row as printed; values by column key, in the column's unit, None for a dash."""
+
+    key: str
+    label: str
+    quoted: bool
+    dataset: str
+    group: str | None  # the columns on the page that the row is a part of
+    printed_row: str | None  # the name of the row on the page, which groups share
+    values: dict[str, float | None]
+    same_run_as: str | None
+
+
+@dataclass(frozen=True)
+class PrintedTable:
+    """One printed table; rows in the paper's order. columns: key -> label."""
+
+    id: str
+    title: str
+    kind: str
+    columns: dict[str, str]
+    rows: dict[str, PrintedRow]
+
+    def own_rows(self) -> list[PrintedRow]:
+        """The rows that the authors produced themselves: those to reproduce."""
+        return [row for row in self.rows.values() if not row.quoted]
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All printed tables by id."""
+
+    path: Path
+    tables: dict[str, PrintedTable]
+
+    def table(self, table_id: str) -> PrintedTable:
+        """UserError for an id that is not there."""
+        if table_id not in self.tables:
+            raise UserError(f"{self.path}: no table {table_id!r}; there are {', '.join(self.tables)}")
+        return self.tables[table_id]
+
+    def row(self, address: str) -> PrintedRow:
+        """The row at `<table id>#<row key>`; UserError for one that is not there."""
+        table_id, _, key = address.partition("#")
+        table = self.table(table_id)
+        if key not in table.rows:
+            raise UserError(f"{self.path}: table {table_id} has no row {key!r}; it has {', '.join(table.rows)}")
+        return table.rows[key]
+
+
+@lru_cache(maxsize=4)
+def load_registry(path: Path) -> Registry:
+    """Reads and checks the whole file; UserError naming file, table and row for anything that does not add up."""
+    entries = read_yaml(path)
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: expected a list of tables")
+    tables: dict[str, PrintedTable] = {}
+    for entry in entries:
+        table = _table(entry, str(path))
+        if table.id in tables:
+            raise UserError(f"{path}: table {table.id} appears twice")
+        tables[table.id] = table
+    registry = Registry(path, tables)
+    for entry in entries:
+        for row in entry["rows"]:
+            for link in ("same_run_as", "same_weights_as"):
+                if link in row:
+                    registry.row(_absolute(row[link], entry["id"]))
+    return registry
+
+
+def _table(entry: Mapping[str, Any], where: str) -> PrintedTable:
+    entry = check_keys(entry, where, TABLE_KEYS, TABLE_OPTIONAL)
+    where = f"{where}: {entry['id']}"
+    if entry["kind"] not in KINDS:
+        raise UserError(f"{where}: kind is {entry['kind']!r}, not one of {', '.join(KINDS)}")
+    columns = {column["key"]: column["label"] for column in entry["columns"]}
+    datasets = {dataset["key"] for dataset in entry["datasets"]}
+    rows: dict[str, PrintedRow] = {}
+    for raw in entry["rows"]:
+        row = _row(raw, where, list(columns), entry["id"])
+        if row.key in rows:
+            raise UserError(f"{where}: row {row.key!r} appears twice")
+        if datasets and row.dataset not in datasets:
+            raise UserError(f"{where}#{row.key}: data set {row.dataset!r} is not among the table's {sorted(datasets)}")
+        rows[row.key] = row
+    return PrintedTable(entry["id"], entry["title"], entry["kind"], columns, rows)
+
+
+def _row(raw: Mapping[str, Any], where: str, columns: list[str], table_id: str) -> PrintedRow:
+    raw = check_keys(raw, where, ROW_KEYS, ROW_OPTIONAL)
+    where = f"{where}#{raw['key']}"
+    values = raw["values"]
+    if len(values) != len(columns):
+        raise UserError(f"{where}: {len(values)} values for {len(columns)} columns")
+    if not all(value is None or isinstance(value, int | float) for value in values):
+        raise UserError(f"{where}: values must be numbers or null, got {values}")
+    link = raw.get("same_run_as")
+    return PrintedRow(
+        key=str(raw["key"]),
+        label=str(raw["label"]),
+        quoted=raw["quoted"],
+        dataset=str(raw["dataset"]),
+        group=raw.get("group"),
+        printed_row=raw.get("printed_row"),
+        values=dict(zip(columns, values, strict=True)),
+        same_run_as=_absolute(link, table_id) if link else None,
+    )
+
+
+def _absolute(address: str, table_id: str) -> str:
+    return address if "#" in address else f"{table_id}#{address}"

@@ -1,0 +1,119 @@
+"""A table as Markdown that also reads in a terminal, and as tidy CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from tabulate import tabulate
+
+from rankdet.results.describe import description
+from rankdet.results.tables import Score, Table, TableRow
+
+
+def markdown(table: Table) -> str:
+    """Heading, one table for each printed one, and under them what was measured and how."""
+    plan = table.plan
+    name = plan.manifest.name.replace("-", " ").capitalize()
+    parts = [f"# {plan.manifest.paper}, {name}: protocol {plan.protocol} on {plan.data.name}"]
+    for printed in plan.manifest.tables:
+        rows = [row for row in table.rows if row.planned.table is printed]
+        metrics = list(printed.columns)
+        headers = ["row", *(f"{metric} {whose}" for metric in metrics for whose in ("ours", "paper")), "n", "note"]
+        body = [_cells(row, metrics) for row in rows]
+        align = ["left", *["right"] * (2 * len(metrics) + 1), "left"]
+        parts.append(f"**{printed.id}** {printed.title}")
+        parts.append(tabulate(body, headers, tablefmt="github", disable_numparse=True, colalign=align))
+    parts.append("\n".join(f"- {line}" for line in description(table)))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_text(table: Table) -> str:
+    """One line per row; percentages unrounded; several values in a cell are separated by semicolons, in seed order."""
+    metrics = list(dict.fromkeys(metric for printed in table.plan.manifest.tables for metric in printed.columns))
+    lines = [_csv_line(table, row, metrics) for row in table.rows]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def shown(score: Score) -> str:
+    """34.6 ± 0.8; without the spread for a single seed."""
+    return f"{score.mean:.1f}" if score.sd is None else f"{score.mean:.1f} ± {score.sd:.1f}"
+
+
+def as_printed(value: float) -> str:
+    """The papers print one decimal, here and there two, and counts without."""
+    return str(value) if isinstance(value, int) or round(value, 1) != value else f"{value:.1f}"
+
+
+def note(row: TableRow) -> str:
+    """Why there is no number, or what is the matter with it; empty if nothing is."""
+    planned = row.planned
+    if planned.why is not None:
+        return planned.why
+    notes = []
+    if row.status == "not run":
+        notes.append("not run")
+    elif row.status != "stale" and len(row.shown) < len(planned.runs):
+        notes.append(f"{len(row.shown)} of {len(planned.runs)} seeds")
+    reasons = dict.fromkeys(reason for found in row.matches for reason in found.stale)
+    if row.status == "stale":
+        notes.append(f"† stale: {'; '.join(reasons)}")
+    elif reasons:
+        notes.append(f"stale and left out: {'; '.join(reasons)}")
+    short = [record for record in row.shown if record["steps"] < record["planned_steps"]]
+    notes += [f"stopped at step {record['steps']} of {record['planned_steps']}" for record in short]
+    if planned.same_run_as:
+        notes.append(f"same runs as {planned.same_run_as}")
+    return "; ".join(notes)
+
+
+def _cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
+    mark = " †" if row.status == "stale" else ""
+    cells = [row.planned.printed.label]
+    for metric in metrics:
+        score, printed = row.score(metric), row.planned.printed.values[metric]
+        cells += [shown(score) + mark if score else "-", "-" if printed is None else as_printed(printed)]
+    return [*cells, str(len(row.shown)) if row.shown else "-", note(row)]
+
+
+def _csv_line(table: Table, row: TableRow, metrics: Sequence[str]) -> dict[str, object]:
+    planned, records = row.planned, row.shown
+    run = planned.runs[0] if planned.runs else None
+    line: dict[str, object] = {
+        "table": planned.table.id,
+        "row": planned.printed.key,
+        "label": planned.printed.label,
+        "protocol": table.plan.protocol,
+        "data": table.plan.data.name,
+        "status": row.status,
+        "note": note(row),
+        "n": len(records),
+        "seeds": _join(record["seed"] for record in records),
+    }
+    for metric in metrics:
+        score = row.score(metric)
+        line[f"{metric}_mean"] = score.mean if score else ""
+        line[f"{metric}_sd"] = "" if score is None or score.sd is None else score.sd
+        line[f"{metric}_seeds"] = _join(score.values) if score else ""
+        printed = planned.printed.values.get(metric)
+        line[f"{metric}_printed"] = "" if printed is None else printed
+    return line | {
+        "steps": _join(record["steps"] for record in records),
+        "planned_steps": _join(record["planned_steps"] for record in records),
+        "image_passes": _join(record["image_passes"] for record in records),
+        "train_seconds": _join(record["train_seconds"] for record in records),
+        "cpu_seconds": _join(record["cpu_seconds"] for record in records),
+        "stale": int(row.status == "stale"),
+        "num_stale": sum(bool(found.stale) for found in row.matches),
+        "commit": _join(dict.fromkeys(record["commit"] for record in records)),
+        "config_hash": run.config_hash if run else "",
+        "data_hash": _join(dict.fromkeys(record["data_hash"] for record in records)),
+        "tuned": _join(run.tuned) if run else "",
+    }
+
+
+def _join(values: Iterable[object]) -> str:
+    return ";".join(str(value) for value in values)

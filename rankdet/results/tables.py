@@ -1,0 +1,142 @@
+"""Our numbers beside the printed ones: rows with mean, spread and status, and how their order compares."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean, stdev
+
+from rankdet.results.plan import Plan, PlannedRow
+from rankdet.results.records import Match, Record, flag_other_data, match
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one row in percent, over its seeds. sd: the sample standard deviation, None for a single seed."""
+
+    values: tuple[float, ...]
+    mean: float
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A printed row with the records found for its runs, one match per seed where there is one."""
+
+    planned: PlannedRow
+    matches: tuple[Match, ...]
+
+    @property
+    def current(self) -> list[Record]:
+        """The records that hold today."""
+        return [found.record for found in self.matches if not found.stale]
+
+    @property
+    def shown(self) -> list[Record]:
+        """Those behind the row's numbers: the current ones; only where there are none, the stale ones."""
+        return self.current or [found.record for found in self.matches]
+
+    @property
+    def status(self) -> str:
+        """done | partial (seeds are missing) | stale | not run | not done (planned.why)."""
+        if self.planned.why is not None:
+            return "not done"
+        if not self.matches:
+            return "not run"
+        if not self.current:
+            return "stale"
+        return "done" if len(self.current) == len(self.planned.runs) else "partial"
+
+    def score(self, metric: str) -> Score | None:
+        """The metric over the shown records; None where there are none, or one of them lacks it."""
+        fractions = [record["metrics"].get(metric) for record in self.shown]
+        if not fractions or any(fraction is None for fraction in fractions):
+            return None
+        values = tuple(100 * fraction for fraction in fractions)
+        return Score(values, fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows of a manifest's tables, in the paper's order."""
+
+    plan: Plan
+    rows: tuple[TableRow, ...]
+
+    @property
+    def records(self) -> list[Record]:
+        """Every record behind a shown number, once."""
+        return list({record.path: record for row in self.rows for record in row.shown}.values())
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """How one printed table's order of rows by one metric compares with ours. Pairs that the paper ties are left out.
+
+    as_printed: pairs whose means we order as the paper does. separated: pairs, of rows with two runs or more, where
+    every run of one lies above every run of the other; separated_as_printed: those of them in the paper's order.
+    taus: at each seed that all rows have, Kendall's tau: the pairs' mean of 1 (as printed), -1 (reversed), 0 (equal).
+    """
+
+    table: str
+    num_rows: int
+    num_pairs: int
+    as_printed: int
+    separated: int
+    separated_as_printed: int
+    taus: tuple[float, ...]
+
+
+def collect(plan: Plan, records: Sequence[Record], data_hash: str | None = None) -> Table:
+    """Finds each planned run's record. data_hash: that of the data as they are now, if known; see flag_other_data."""
+    found = [[match(run, records) for run in row.runs] for row in plan.rows]
+    flat = iter(flag_other_data((item for row in found for item in row), data_hash))
+    matches = [tuple(item for _, item in zip(row, flat, strict=False) if item is not None) for row in found]
+    return Table(plan, tuple(TableRow(row, some) for row, some in zip(plan.rows, matches, strict=True)))
+
+
+def orderings(table: Table, metric: str) -> list[Ordering]:
+    """One for each printed table of which at least two rows have current records and a printed value."""
+    result = []
+    for printed in table.plan.manifest.tables:
+        rows = [row for row in table.rows if row.planned.table is printed and row.current and row.score(metric)]
+        rows = [row for row in rows if row.planned.printed.values.get(metric) is not None]
+        if len(rows) > 1:
+            result.append(_ordering(printed.id, rows, metric))
+    return result
+
+
+def _ordering(table_id: str, rows: Sequence[TableRow], metric: str) -> Ordering:
+    by_seed = {row.planned.printed.key: _by_seed(row, metric) for row in rows}
+    pairs = [_upper_first(a, b, metric) for a, b in combinations(rows, 2) if _printed(a, metric) != _printed(b, metric)]
+    pairs = [(by_seed[a.planned.printed.key], by_seed[b.planned.printed.key]) for a, b in pairs]
+    common = set.intersection(*(set(values) for values in by_seed.values()))
+    repeated = [(high.values(), low.values()) for high, low in pairs if min(len(high), len(low)) > 1]
+    above = sum(min(high) > max(low) for high, low in repeated)
+    below = sum(max(high) < min(low) for high, low in repeated)
+    return Ordering(
+        table=table_id,
+        num_rows=len(rows),
+        num_pairs=len(pairs),
+        as_printed=sum(fmean(high.values()) > fmean(low.values()) for high, low in pairs),
+        separated=above + below,
+        separated_as_printed=above,
+        taus=tuple(fmean(_sign(high[seed] - low[seed]) for high, low in pairs) for seed in sorted(common) if pairs),
+    )
+
+
+def _upper_first(a: TableRow, b: TableRow, metric: str) -> tuple[TableRow, TableRow]:
+    return (a, b) if _printed(a, metric) > _printed(b, metric) else (b, a)
+
+
+def _printed(row: TableRow, metric: str) -> float:
+    value = row.planned.printed.values[metric]
+    assert value is not None
+    return value
+
+
+def _by_seed(row: TableRow, metric: str) -> dict[int, float]:
+    return {record["seed"]: record["metrics"][metric] for record in row.current}
+
+
+def _sign(difference: float) -> int:
+    return (difference > 0) - (difference < 0)

@@ -1,0 +1,140 @@
+"""The same small grid of learning rate and box weight for every loss, judged on the validation split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import isclose
+from pathlib import Path
+from statistics import fmean
+
+import yaml
+
+from rankdet.errors import UserError
+from rankdet.results.plan import MINI, DataChoice, Run, make_runs, merge_overrides
+from rankdet.results.reading import check_keys, read_yaml
+from rankdet.results.records import Record, match
+from rankdet.results.tuning import TUNED_KEYS
+
+Setting = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What experiments/tuning/grid.yaml says: every combination of axes is tried with every loss and seed."""
+
+    losses: tuple[str, ...]
+    protocol: str
+    seeds: tuple[int, ...]
+    train: str
+    test: str
+    axes: dict[str, tuple[float, ...]]
+    default: Setting
+
+    def settings(self) -> list[Setting]:
+        """All combinations, the last axis fastest."""
+        return [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One loss at one setting: a run per seed."""
+
+    loss: str
+    setting: Setting
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A loss's best setting. at_edge: the keys whose best value is the first or last of its axis."""
+
+    best: Setting
+    val_ap: float
+    at_edge: tuple[str, ...]
+
+
+def load_grid(path: Path) -> Grid:
+    """Reads and checks the grid; UserError naming file and key."""
+    raw = check_keys(read_yaml(path), str(path), ("losses", "protocol", "seeds", "splits", "grid", "default"))
+    axes = check_keys(raw["grid"], f"{path}: grid", TUNED_KEYS)
+    default = check_keys(raw["default"], f"{path}: default", TUNED_KEYS)
+    splits = check_keys(raw["splits"], f"{path}: splits", ("train", "test"))
+    if splits["test"] == "test":
+        raise UserError(f"{path}: splits.test: the test split is for the tables; tune on val")
+    for key in TUNED_KEYS:
+        if list(axes[key]) != sorted(set(axes[key])):
+            raise UserError(f"{path}: grid.{key}: give different values in ascending order, not {axes[key]}")
+        if default[key] not in axes[key]:
+            raise UserError(f"{path}: default.{key}: {default[key]} is not among the grid's {axes[key]}")
+    if raw["protocol"] not in MINI:
+        raise UserError(f"{path}: protocol: {raw['protocol']!r} is not one of {', '.join(MINI)}")
+    return Grid(
+        tuple(raw["losses"]), raw["protocol"], tuple(raw["seeds"]), splits["train"], splits["test"],
+        {key: tuple(float(value) for value in axes[key]) for key in TUNED_KEYS},
+        {key: float(default[key]) for key in TUNED_KEYS},
+    )  # fmt: skip
+
+
+def make_trials(grid: Grid, data: DataChoice, root: Path) -> list[Trial]:
+    """The runs of the whole grid; root is the checkout."""
+    splits = (f"splits.train={grid.train}", "splits.monitor=null", f"splits.test={grid.test}")
+    head = (f"protocol={grid.protocol}", *data.overrides, *splits)
+    trials = []
+    for loss in grid.losses:
+        for setting in grid.settings():
+            chosen = tuple(f"{key}={value}" for key, value in setting.items())
+            overrides = merge_overrides(head, (f"loss={loss}",), chosen)
+            label = f"{loss} {' '.join(chosen)}"
+            trials.append(Trial(loss, setting, make_runs(label, overrides, grid.seeds, root)))
+    return trials
+
+
+def mean_ap(trial: Trial, records: Sequence[Record]) -> float | None:
+    """Mean validation AP over the trial's seeds, 0..1; None where a seed has no record (it diverged)."""
+    found = [match(run, records) for run in trial.runs]
+    values = [item.record["metrics"]["AP"] for item in found if item is not None]
+    return fmean(values) if len(values) == len(trial.runs) else None
+
+
+def choose(scores: Sequence[tuple[Setting, float | None]], grid: Grid) -> Choice:
+    """The setting of the highest AP; of equal ones the default, else the first of the grid. UserError if none ended."""
+    ended = [(setting, ap) for setting, ap in scores if ap is not None]
+    if not ended:
+        raise UserError("tune: no setting of a loss ended with a finite loss; widen experiments/tuning/grid.yaml")
+    top = max(ap for _, ap in ended)
+    best = [setting for setting, ap in ended if isclose(ap, top, rel_tol=1e-12)]
+    setting = grid.default if grid.default in best else best[0]
+    at_edge = tuple(key for key, axis in grid.axes.items() if len(axis) > 1 and setting[key] in (axis[0], axis[-1]))
+    return Choice(setting, top, at_edge)
+
+
+def tuning_yaml(grid: Grid, data: str, trials: Sequence[Trial], records: Sequence[Record]) -> str:
+    """The file that tables take their settings from: the whole grid's outcome, and the choice per loss."""
+    losses: dict[str, Mapping[str, object]] = {}
+    for loss in grid.losses:
+        scores = [(trial.setting, mean_ap(trial, records)) for trial in trials if trial.loss == loss]
+        choice = choose(scores, grid)
+        losses[loss] = {
+            "best": choice.best,
+            "val_ap": round(choice.val_ap, 6),
+            "at_edge": list(choice.at_edge),
+            "trials": [setting | {"val_ap": None if ap is None else round(ap, 6)} for setting, ap in scores],
+        }
+    used = [record for trial in trials for run in trial.runs if (record := _record(run, records))]
+    content = {
+        "data": data,
+        "data_hash": used[0]["data_hash"],
+        "protocol": grid.protocol,
+        "protocol_version": used[0]["protocol_version"],
+        "seeds": list(grid.seeds),
+        "grid": {key: list(axis) for key, axis in grid.axes.items()},
+        "default": grid.default,
+        "losses": losses,
+    }
+    head = "# Written by make tune: validation AP (0..1) of the whole grid, and the best setting of each loss.\n"
+    return head + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+
+
+def _record(run: Run, records: Sequence[Record]) -> Record | None:
+    found = match(run, records)
+    return found.record if found else None

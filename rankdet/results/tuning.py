@@ -1,0 +1,54 @@
+"""Tuned settings per loss: where they are recorded, and how the tables' runs come by them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankdet.results.reading import check_keys, read_yaml
+
+TUNED_KEYS = ("schedule.lr", "box_loss.weight")
+KEYS = ("data", "data_hash", "protocol", "protocol_version", "seeds", "grid", "default", "losses")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Chosen settings, loss -> {key: value}, and how they were chosen. edges: keys whose best is at the grid's edge."""
+
+    path: Path
+    data: str
+    data_hash: str
+    protocol: str
+    protocol_version: int
+    num_trials: int  # settings tried per loss
+    seeds: tuple[int, ...]
+    losses: dict[str, dict[str, float]]
+    edges: dict[str, tuple[str, ...]]
+
+
+def find_tuning(root: Path, data: str) -> Tuning | None:
+    """The settings for this data, fresh (runs/) before committed ones; else those of the drawn set; else None."""
+    for name in dict.fromkeys((data, "shapes")):
+        for folder in (root / "runs" / "tuning", root / "experiments" / "tuning"):
+            path = folder / f"{name}.yaml"
+            if path.is_file():
+                return load_tuning(path)
+    return None
+
+
+def load_tuning(path: Path) -> Tuning:
+    """Reads and checks one file that make tune wrote."""
+    raw = check_keys(read_yaml(path), str(path), KEYS)
+    losses: dict[str, dict[str, float]] = {}
+    edges: dict[str, tuple[str, ...]] = {}
+    num_trials = 0
+    for loss, entry in raw["losses"].items():
+        where = f"{path}: losses.{loss}"
+        entry = check_keys(entry, where, ("best", "val_ap", "at_edge", "trials"))
+        best: Any = check_keys(entry["best"], f"{where}.best", TUNED_KEYS)
+        losses[loss] = {key: float(best[key]) for key in TUNED_KEYS}
+        edges[loss] = tuple(entry["at_edge"])
+        num_trials = max(num_trials, len(entry["trials"]))
+    return Tuning(
+        path, str(raw["data"]), str(raw["data_hash"]), str(raw["protocol"]), int(raw["protocol_version"]),
+        num_trials, tuple(raw["seeds"]), losses, edges,
+    )  # fmt: skip

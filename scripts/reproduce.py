@@ -1,0 +1,80 @@
+"""Trains what a table still lacks, then prints it beside the paper's numbers and saves it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rankdet.errors import UserError
+from rankdet.results.launch import run_all, shown
+from rankdet.results.manifest import load_manifest
+from rankdet.results.output import save_table
+from rankdet.results.plan import Plan, choose_data, make_plan
+from rankdet.results.queue import Interrupted, failure_report
+from rankdet.results.records import run_records
+from rankdet.results.registry import load_registry
+from rankdet.results.render import markdown
+from rankdet.results.tables import collect
+from rankdet.results.today import data_hash
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Exit code: 0, 1 if a run failed, 2 for a mistake in the command, 128 + n when stopped by signal n."""
+    args = parser().parse_intermixed_args(arguments)
+    try:
+        registry = load_registry(root / "experiments" / "registry.yaml")
+        manifest = load_manifest(root / "experiments" / args.paper / f"{args.table}.yaml", registry)
+        overrides = (*args.overrides, *([f"gpus={args.gpus}"] if args.gpus > 1 else []))
+        plan = make_plan(manifest, args.protocol, choose_data(args.data), root, overrides)
+        return dry_run(plan, args.gpus) if args.dry_run else reproduce(plan, args.jobs, args.gpus, root)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", help="a manifest of experiments/<paper>/, e.g. table-2")
+    parser.add_argument("--paper", default="ap-loss")
+    parser.add_argument("--protocol", default="mini", help="mini | mini_long | paper")
+    parser.add_argument("--data", default="shapes", help="shapes, or a folder in VOC or COCO layout")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs per training; 0: one if there is one")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
+    parser.add_argument("overrides", nargs="*", help="key=value settings on top of every row's")
+    return parser
+
+
+def dry_run(plan: Plan, gpus: int) -> int:
+    """Prints one command per training that is left."""
+    runs = plan.runs()
+    left = [run for run in runs if not run.finished]
+    for run in left:
+        print(shown(run, gpus))
+    print(f"{len(left)} of {len(runs)} trainings are left", file=sys.stderr)
+    return 0
+
+
+def reproduce(plan: Plan, jobs: int, gpus: int, root: Path) -> int:
+    """Runs what is missing, prints the table and saves it under runs/tables/."""
+    runs = plan.runs()
+    # Drawn data follow from the config; a folder's may have changed since its runs.
+    look = plan.data.name != "shapes" or not all(run.finished for run in runs)
+    today = data_hash(runs[0]) if runs and look else None
+    failures = run_all(runs, jobs, gpus, root)
+    table = collect(plan, run_records(runs), today)
+    print(markdown(table))
+    for path in save_table(table, root / "runs" / "tables" / plan.manifest.paper):
+        print(f"saved {path.relative_to(root)}")
+    if failures:
+        print(failure_report(failures), file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Searches learning rate and box weight for every loss on the validation split, by experiments/tuning/grid.yaml."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rankdet.errors import UserError
+from rankdet.files import write_text
+from rankdet.results.launch import run_all, shown
+from rankdet.results.plan import choose_data
+from rankdet.results.queue import Failure, Interrupted, failure_report
+from rankdet.results.records import run_records
+from rankdet.results.tune import load_grid, make_trials, tuning_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+DIVERGED = 3  # a training's exit code when its loss is no longer finite: an outcome, not a fault
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Exit code: 0, 1 if a run failed, 2 for a mistake in the command, 128 + n when stopped by signal n."""
+    args = parser().parse_args(arguments)
+    try:
+        return tune(args, root)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--protocol", default="mini", help="mini or mini_long: both use what is found under the grid's")
+    parser.add_argument("--data", default="shapes", help="shapes, or a folder in VOC or COCO layout")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
+    parser.add_argument(
+        "--gpus", type=int, default=0, choices=(0, 1), help="1: insist on a GPU; 0: one if there is one"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
+    return parser
+
+
+def tune(args: argparse.Namespace, root: Path) -> int:
+    """Runs the grid and writes runs/tuning/<data>.yaml, unless a run failed for another reason than divergence."""
+    grid = load_grid(root / "experiments" / "tuning" / "grid.yaml")
+    if args.protocol not in (grid.protocol, "mini_long"):
+        raise UserError(f"PROTOCOL={args.protocol}: the grid in experiments/tuning/grid.yaml is for {grid.protocol}")
+    data = choose_data(args.data)
+    trials = make_trials(grid, data, root)
+    runs = [run for trial in trials for run in trial.runs]
+    if args.dry_run:
+        print("\n".join(shown(run, args.gpus) for run in runs if not run.finished))
+        return 0
+    failures = run_all(runs, args.jobs, args.gpus, root)
+    broken: list[Failure] = [failure for failure in failures if failure.code != DIVERGED]
+    if broken:
+        print(failure_report(broken), file=sys.stderr)
+        return 1
+    path = root / "runs" / "tuning" / f"{data.name}.yaml"
+    text = tuning_yaml(grid, data.name, trials, run_records(runs))
+    write_text(path, text)
+    print(text)
+    print(f"saved {path.relative_to(root)}; make publish copies it to experiments/tuning/ if its data is published")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

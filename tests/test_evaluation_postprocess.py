@@ -1,0 +1,218 @@
+"""Detections from a detector's output: threshold, top k of a level, NMS, pixels of the image file, bad numbers."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import box_iou
+
+from rankdet.errors import UserError
+from rankdet.evaluation.postprocess import Detections, PostProcess
+from rankdet.matching.boxes import BoxCoder
+from rankdet.models.output import DetectorOutput
+
+
+class ShiftCoder:
+    """Deltas that are simply added to the anchor's corners; counts what it decodes."""
+
+    def __init__(self):
+        self.decoded = 0
+
+    def decode(self, anchors, deltas):
+        self.decoded += len(deltas)
+        return anchors + deltas
+
+
+def output_of(boxes, num_images=1, level_sizes=None):
+    anchors = torch.as_tensor(boxes, dtype=torch.float32)
+    num = len(anchors)
+    return DetectorOutput(
+        torch.zeros(num_images, num, 1), torch.zeros(num_images, num, 4), anchors, level_sizes or (num,)
+    )
+
+
+def run(postprocess, boxes, scores, input_size=(100, 100), image_sizes=((100, 100),), level_sizes=None, **keywords):
+    scores = torch.as_tensor(scores, dtype=torch.float32)
+    output = output_of(boxes, len(scores), level_sizes)
+    return postprocess(output, scores, ShiftCoder(), input_size, list(image_sizes), **keywords)
+
+
+def test_nms_works_class_by_class():
+    """Boxes 0 and 1 overlap by 90 / 110 = 0.82 and box 2 lies apart.
+
+    In class 0 box 1 (0.8) goes, because box 0 scores 0.9; in class 1 box 0 (0.3) goes, because box 1 scores 0.7.
+    """
+    boxes = [[0, 0, 10, 10], [0, 1, 10, 11], [50, 50, 60, 60]]
+    (found,) = run(PostProcess(), boxes, [[[0.9, 0.3], [0.8, 0.7], [0.005, 0.6]]])
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert found.labels.tolist() == [0, 1, 1]
+    assert found.boxes.tolist() == [boxes[0], boxes[1], boxes[2]]
+
+
+def test_nms_keeps_an_overlap_of_exactly_the_limit():
+    """[0, 0, 10, 10] and [0, 0, 10, 5] share 50 of 100 square pixels: not more than 0.5, but more than 0.49."""
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 5]]
+    scores = [[[0.9], [0.8]]]
+    assert len(run(PostProcess(nms_iou=0.5), boxes, scores)[0].scores) == 2
+    assert len(run(PostProcess(nms_iou=0.49), boxes, scores)[0].scores) == 1
+
+
+def test_quota_is_filled_from_far_down_the_list():
+    """Forty copies of one box score highest; the second of two detections is the 41st candidate."""
+    boxes = [[0, 0, 10, 10]] * 40 + [[50, 50, 60, 60], [80, 80, 90, 90]]
+    scores = torch.linspace(0.9, 0.1, 42).reshape(1, 42, 1)
+    (found,) = run(PostProcess(detections=2), boxes, scores)
+    assert found.boxes.tolist() == [[0, 0, 10, 10], [50, 50, 60, 60]]
+
+
+def test_threshold_is_strict_and_quota_takes_the_best():
+    boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(4)]
+    scores = [[[0.25], [0.75], [0.5], [0.6]]]
+    (found,) = run(PostProcess(score_threshold=0.25), boxes, scores)
+    assert found.scores.tolist() == pytest.approx([0.75, 0.6, 0.5])
+    (found,) = run(PostProcess(detections=2), boxes, scores)
+    assert found.scores.tolist() == pytest.approx([0.75, 0.6])
+
+
+def test_top_k_is_taken_per_level():
+    """With two pairs a level: 0.9, 0.8 of the first level and 0.3, 0.2 of the second, though 0.7 is higher than 0.3."""
+    boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(5)]
+    scores = [[[0.7], [0.8], [0.9], [0.3], [0.2]]]
+    (found,) = run(PostProcess(pre_nms_top=2), boxes, scores, level_sizes=(3, 2))
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8, 0.3, 0.2])
+    assert found.boxes[:, 0].tolist() == [40, 20, 60, 80]
+
+
+def test_top_k_counts_pairs_of_anchor_and_class():
+    """Two pairs of one level may belong to one anchor: 0.9 and 0.8 of anchor 1, so anchor 0's 0.7 is out."""
+    boxes = [[0, 0, 10, 10], [20, 0, 30, 10]]
+    (found,) = run(PostProcess(pre_nms_top=2), boxes, [[[0.7, 0.1], [0.9, 0.8]]])
+    assert found.labels.tolist() == [0, 1]
+    assert found.boxes[:, 0].tolist() == [20, 20]
+
+
+def test_boxes_come_back_in_pixels_of_each_image_file_and_are_clipped():
+    """The input is 100 high and 200 wide. Image 0 is half as wide (x / 2), image 1 is twice as large in both."""
+    boxes = [[20, 10, 60, 50], [-10, 90, 20, 130]]
+    scores = [[[0.9], [0.8]], [[0.9], [0.8]]]
+    first, second = run(PostProcess(), boxes, scores, (100, 200), [(100, 100), (200, 400)])
+    assert first.boxes.tolist() == [[10, 10, 30, 50], [0, 90, 10, 100]]
+    assert second.boxes.tolist() == [[40, 20, 120, 100], [0, 180, 40, 200]]
+
+
+def test_boxes_without_area_in_the_image_are_dropped():
+    boxes = [[120, 0, 140, 10], [30, 30, 30, 40], [50, 50, 40, 60], [0, 0, 5, 5]]
+    (found,) = run(PostProcess(), boxes, [[[0.9], [0.8], [0.7], [0.6]]])
+    assert found.boxes.tolist() == [[0, 0, 5, 5]]
+
+
+def test_nothing_above_the_threshold_gives_empty_detections_with_shapes():
+    first, second = run(PostProcess(), [[0, 0, 10, 10]], [[[0.005, 0.0]], [[0.005, 0.9]]], image_sizes=[(100, 100)] * 2)
+    assert [tuple(values.shape) for values in first] == [(0, 4), (0,), (0,)]
+    assert first.labels.dtype == torch.int64
+    assert second.labels.tolist() == [1]
+
+
+def test_only_candidates_are_decoded():
+    coder = ShiftCoder()
+    output = output_of([[20 * i, 0, 20 * i + 10, 10] for i in range(5)])
+    scores = torch.tensor([0.9, 0.0, 0.0, 0.8, 0.0]).reshape(1, 5, 1)
+    PostProcess()(output, scores, coder, (100, 100), [(100, 100)])
+    assert coder.decoded == 2
+
+
+def test_deltas_of_the_right_image_and_anchor_are_used():
+    output = output_of([[0, 0, 10, 10], [20, 20, 30, 30]], num_images=2)
+    output.deltas[1, 1] = 5.0
+    scores = torch.tensor([[[0.9], [0.0]], [[0.0], [0.9]]])
+    first, second = PostProcess()(output, scores, ShiftCoder(), (100, 100), [(100, 100)] * 2)
+    assert first.boxes.tolist() == [[0, 0, 10, 10]]
+    assert second.boxes.tolist() == [[25, 25, 35, 35]]
+
+
+def test_half_precision_scores_are_taken():
+    output = output_of([[0, 0, 10, 10]])
+    half = DetectorOutput(output.logits.bfloat16(), output.deltas.bfloat16(), output.anchors, output.level_sizes)
+    (found,) = PostProcess()(half, torch.tensor([[[0.5]]], dtype=torch.bfloat16), ShiftCoder(), (20, 20), [(20, 20)])
+    assert found.scores.dtype == found.boxes.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_name_their_images(bad):
+    scores = [[[0.9]], [[bad]], [[bad]]]
+    sizes = [(10, 10)] * 3
+    with pytest.raises(FloatingPointError, match=r"scores .* in image 31, 32$"):
+        run(PostProcess(), [[0, 0, 5, 5]], scores, image_sizes=sizes, image_ids=[30, 31, 32])
+    with pytest.raises(FloatingPointError, match=r"scores .* in image 1, 2$"):
+        run(PostProcess(), [[0, 0, 5, 5]], scores, image_sizes=sizes)
+
+
+def test_boxes_that_are_not_finite_name_their_image():
+    output = output_of([[0, 0, 10, 10], [20, 20, 30, 30]], num_images=2)
+    output.deltas[1, 0, 2] = float("nan")
+    scores = torch.full((2, 2, 1), 0.5)
+    with pytest.raises(FloatingPointError, match=r"boxes .* in image 8$"):
+        PostProcess()(output, scores, ShiftCoder(), (50, 50), [(50, 50)] * 2, image_ids=[7, 8])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("score_threshold", 1.0), ("score_threshold", -0.1), ("nms_iou", 0.0), ("pre_nms_top", 0), ("detections", 0)],
+)
+def test_settings_out_of_range_are_named(setting, value):
+    with pytest.raises(UserError, match=f"postprocess.{setting}"):
+        PostProcess(**{setting: value})
+
+
+def slow_twin(postprocess, output, scores, coder, input_size, image_size):
+    """One image, pair by pair in plain Python, suppressing the whole list instead of its head."""
+    pairs, first = [], 0
+    for size in output.level_sizes:
+        level = [(scores[a, k].item(), a, k) for a in range(first, first + size) for k in range(scores.shape[1])]
+        pairs += sorted(level, reverse=True)[: postprocess.pre_nms_top]
+        first += size
+    kept = []
+    for score, a, k in sorted(pairs, reverse=True):
+        box = coder.decode(output.anchors[a : a + 1], output.deltas[0, a : a + 1])[0]
+        x1, x2 = (min(max(x.item() * image_size[1] / input_size[1], 0), image_size[1]) for x in (box[0], box[2]))
+        y1, y2 = (min(max(y.item() * image_size[0] / input_size[0], 0), image_size[0]) for y in (box[1], box[3]))
+        box = torch.tensor([[x1, y1, x2, y2]])
+        rivals = [other for _, other, label in kept if label == k]
+        alone = not rivals or box_iou(box, torch.cat(rivals)).max() <= postprocess.nms_iou
+        if score > postprocess.score_threshold and x1 < x2 and y1 < y2 and alone:
+            kept.append((score, box, k))
+    return kept[: postprocess.detections]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), detections=st.sampled_from([1, 3, 10, 100]), top=st.sampled_from([5, 20, 1000]))
+def test_agrees_with_a_slow_twin(seed, detections, top):
+    """Small quotas make the looked-at head grow several times."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(40, 2, generator=generator) * 60
+    anchors = torch.cat([corners, corners + 15 + torch.rand(40, 2, generator=generator) * 25], 1)
+    deltas = torch.randn(1, 40, 4, generator=generator)
+    output = DetectorOutput(torch.zeros(1, 40, 3), deltas, anchors, (28, 12))
+    scores = torch.rand(1, 40, 3, generator=generator) ** 2
+    postprocess = PostProcess(score_threshold=0.1, pre_nms_top=top, detections=detections)
+    (found,) = postprocess(output, scores, BoxCoder(), (80, 80), [(120, 60)])
+    expected = slow_twin(postprocess, output, scores[0], BoxCoder(), (80, 80), (120, 60))
+    assert found.labels.tolist() == [label for _, _, label in expected]
+    assert found.scores.tolist() == [score for score, _, _ in expected]
+    torch.testing.assert_close(found.boxes, torch.cat([box for _, box, _ in expected]), rtol=1e-5, atol=1e-4)
+
+
+def test_batch_equals_images_alone():
+    generator = torch.Generator().manual_seed(3)
+    corners = torch.rand(60, 2, generator=generator) * 60
+    anchors = torch.cat([corners, corners + 20], 1)
+    deltas = torch.randn(4, 60, 4, generator=generator)
+    scores = torch.rand(4, 60, 2, generator=generator)
+    sizes = [(80, 80), (40, 90), (33, 77), (200, 100)]
+    together = PostProcess()(DetectorOutput(scores, deltas, anchors, (50, 10)), scores, ShiftCoder(), (80, 80), sizes)
+    for index, found in enumerate(together):
+        one = slice(index, index + 1)
+        output = DetectorOutput(scores[one], deltas[one], anchors, (50, 10))
+        (alone,) = PostProcess()(output, scores[one], ShiftCoder(), (80, 80), sizes[one])
+        assert isinstance(found, Detections)
+        assert all(torch.equal(mine, other) for mine, other in zip(found, alone, strict=True))

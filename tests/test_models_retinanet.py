@@ -1,0 +1,134 @@
+"""RetinaNet as each configs/model/*.yaml builds it."""
+
+import copy
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch import nn
+
+from rankdet.models.output import DetectorOutput
+from rankdet.models.retinanet import RetinaNet
+
+PRIOR_BIAS = [-4.6, -4.5, -4.4]
+
+
+@pytest.fixture
+def build(repo):
+    """build(config name, *overrides, num_channels=3) -> RetinaNet."""
+
+    def builder(name: str, *overrides: str, num_channels: int = 3) -> RetinaNet:
+        with initialize_config_dir(str(repo / "configs"), version_base=None):
+            cfg = compose(overrides=[f"+model={name}", *overrides])
+        bias = torch.tensor(PRIOR_BIAS) if num_channels == 3 else torch.full((num_channels,), -4.6)
+        return instantiate(cfg.model, num_channels=num_channels, prior_bias=bias, _convert_="all")
+
+    return builder
+
+
+def test_every_model_config_is_tested_here(repo):
+    names = {path.stem for path in (repo / "configs" / "model").glob("retinanet_*.yaml")}
+    assert names == {"retinanet_r18_quarter", *PAPER_PARAMETERS}
+
+
+# torchvision's published parameter count, its classifier's, and BN's affines (no parameters under frozen BN); channels.
+PAPER_PARAMETERS = {
+    "retinanet_r18": (11_689_512 - 513_000 - 9_600, [128, 256, 512]),
+    "retinanet_r50": (25_557_032 - 2_049_000 - 53_120, [512, 1024, 2048]),
+    "retinanet_r101": (44_549_160 - 2_049_000 - 105_344, [512, 1024, 2048]),
+    "retinanet_x101_32x8d": (88_791_336 - 2_049_000 - 202_880, [512, 1024, 2048]),
+}
+
+
+@pytest.mark.parametrize("name", PAPER_PARAMETERS)
+def test_paper_configs(name, build):
+    """Parameters by layer: laterals c * 256 + 256, 3x3 convs of 5 levels, two towers of four, 6 anchors x 20."""
+    with torch.device("meta"):
+        model = build(name, "model.backbone.weights=null", num_channels=20)
+    backbone, channels = PAPER_PARAMETERS[name]
+    conv = 256 * 256 * 9 + 256
+    fpn = sum(count * 256 + 256 for count in channels) + 3 * conv + (channels[-1] * 256 * 9 + 256) + conv
+    heads = 8 * conv + (256 * 9 + 1) * 6 * 20 + (256 * 9 + 1) * 6 * 4
+    assert sum(p.numel() for p in model.backbone.parameters()) == backbone
+    assert sum(p.numel() for p in model.parameters()) == backbone + fpn + heads
+    frozen = {name.split(".")[0] for name, p in model.backbone.named_parameters() if not p.requires_grad}
+    assert frozen == {"conv1", "layer1"}
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    output = model(torch.empty(2, 3, 512, 512, dtype=torch.uint8, device="meta"))
+    assert output.logits.shape == (2, 32_736, 20)
+    assert output.deltas.shape == (2, 32_736, 4)
+    assert output.anchors.shape == (32_736, 4)
+    assert output.level_sizes == (24_576, 6_144, 1_536, 384, 96)
+    assert model.fpn.strides == (8, 16, 32, 64, 128)
+
+
+def test_mini_config(build):
+    """160 x 120: cells 15 x 20, 8 x 10, 4 x 5 = 400, six anchors each; base side 2 x stride.
+
+    Parameters: the stem; layer1; three stages of a widening conv, three plain ones and a 1x1 shortcut; BN affines (five
+    layers of each width, with stem and shortcuts); FPN; heads.
+    """
+    model = build("retinanet_r18_quarter")
+    output = model(torch.randint(0, 256, (2, 3, 120, 160), dtype=torch.uint8))
+    assert isinstance(output, DetectorOutput)
+    assert output.level_sizes == (1_800, 480, 120)
+    assert output.logits.shape == (2, 2_400, 3)
+    assert output.deltas.shape == (2, 2_400, 4)
+    torch.testing.assert_close(output.anchors[1], torch.tensor([-4.0, -4.0, 12.0, 12.0]))  # ratio 1 around (4, 4)
+    assert model.fpn.channels == 64
+    assert sum(isinstance(m, nn.Conv2d) for m in model.heads.modules()) == 2 * 2 + 2
+    assert all(p.requires_grad for p in model.parameters())
+    stem, first = 3 * 16 * 49, 4 * 16 * 16 * 9
+    later = sum((a * b + 3 * b * b) * 9 + a * b for a, b in ((16, 32), (32, 64), (64, 128)))
+    affine = 2 * (5 * 16 + 5 * 32 + 5 * 64 + 5 * 128)
+    conv = 64 * 64 * 9 + 64
+    fpn = (32 + 64 + 128) * 64 + 3 * 64 + 3 * conv
+    heads = 4 * conv + (64 * 9 + 1) * 6 * (3 + 4)
+    assert sum(p.numel() for p in model.parameters()) == stem + first + later + affine + fpn + heads
+
+
+def test_prior_bias_is_what_an_untrained_model_says(build):
+    model = build("retinanet_r18_quarter")
+    bias = model.heads.class_output.bias.reshape(6, 3)
+    torch.testing.assert_close(bias, torch.tensor(PRIOR_BIAS).expand(6, 3))
+
+
+def test_images_as_bytes_or_floats(build):
+    model = build("retinanet_r18_quarter").eval()
+    images = torch.randint(0, 256, (1, 3, 61, 95), dtype=torch.uint8)
+    torch.testing.assert_close(model(images).logits, model(images.float()).logits)
+
+
+def test_memory_format_changes_nothing(build):
+    model = build("retinanet_r18_quarter").eval()
+    images = torch.randint(0, 256, (2, 3, 61, 95), dtype=torch.uint8)
+    plain = model(images)
+    fast = copy.deepcopy(model).to(memory_format=torch.channels_last)(images)
+    torch.testing.assert_close(fast.logits, plain.logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fast.deltas, plain.deltas, atol=1e-5, rtol=1e-4)
+
+
+def test_images_of_a_batch_do_not_mix(build):
+    model = build("retinanet_r18_quarter", "model.backbone.norm=gn").train()
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    torch.testing.assert_close(model(images).logits[1], model(images[1:2]).logits[0], atol=1e-5, rtol=1e-4)
+
+
+def test_training_after_evaluation_in_inference_mode(build):
+    """The anchors made while evaluating must serve a training step, whose backward saves them."""
+    model = build("retinanet_r18_quarter")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        model.eval()(images)
+    output = model.train()(images)
+    (model.coder.decode(output.anchors, output.deltas).sum() + output.logits.sum()).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_one_graph_for_the_compiler(build):
+    model = build("retinanet_r18_quarter").eval()
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)(images)
+    for ours, theirs in zip(compiled, model(images), strict=True):
+        torch.testing.assert_close(ours, theirs)
