@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from zlib import crc32
 
 from rankdet.results.manifest import Manifest, ManifestRow
 from rankdet.results.plan import DataChoice, Plan, PlannedRow, Run
@@ -21,7 +22,7 @@ def printed_table(*rows, id="paper/table-9"):
 
 
 def make_run(root, key, seed=0, config_hash=None, version=1, tuned=(), extra=()):
-    config_hash = config_hash or f"{abs(hash(key)) % 16**8:08x}"
+    config_hash = config_hash or f"{crc32(key.encode()):08x}"
     overrides = ("experiment=e", f"loss={key}", *extra, *tuned)
     directory = Path(root) / "runs" / "made" / "mini" / f"net-{key}-{config_hash}" / f"seed{seed}"
     return Run(overrides, seed, directory, config_hash, version, key, tuple(tuned))

@@ -15,7 +15,7 @@ from rankdet.losses.box import GIoULoss, SmoothL1Loss
 from rankdet.losses.ce_ohem import CEOHEMLoss
 from rankdet.losses.criterion import Criterion
 from rankdet.losses.focal import FocalLoss
-from rankdet.losses.inputs import LossInputs
+from rankdet.losses.inputs import LossInputs, LossOutput
 
 LOSSES = [APLoss, AUCLoss, FocalLoss, CEOHEMLoss]
 
@@ -63,6 +63,7 @@ def test_half_outputs_are_computed_in_float32(loss_class, dtype):
     """Equal to the float32 result on the rounded outputs, inside autocast too; gradients return in the half type."""
     criterion = Criterion([loss_class(), SmoothL1Loss()])
     inputs = random_inputs(criterion.classification)
+    inputs = inputs._replace(target_deltas=torch.randn(len(inputs.positives), 4))
     half = LossInputs(*(t.detach().to(dtype) if t.is_floating_point() else t for t in inputs))
     half = half._replace(logits=half.logits.requires_grad_(), pred_deltas=half.pred_deltas.requires_grad_())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -72,6 +73,22 @@ def test_half_outputs_are_computed_in_float32(loss_class, dtype):
     assert torch.equal(total, criterion(full).total)
     total.backward()
     assert half.logits.grad.dtype == half.pred_deltas.grad.dtype == dtype
+
+
+class AutocastProbe(nn.Module):
+    """A term that reports the types it is given and whether autocast would round its products."""
+
+    def forward(self, inputs):
+        assert not torch.is_autocast_enabled("cpu")
+        assert {t.dtype for t in inputs if t.is_floating_point()} == {torch.float32}
+        return LossOutput(inputs.logits.sum(), {"probe": torch.ones(())})
+
+
+def test_every_term_sees_float32_without_autocast():
+    inputs = random_inputs(APLoss())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, parts = Criterion([APLoss(), AutocastProbe()])(inputs._replace(logits=inputs.logits.bfloat16()))
+    assert parts["probe"] == 1
 
 
 def test_the_classification_term_is_found_and_registered():

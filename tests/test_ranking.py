@@ -82,6 +82,13 @@ def test_huge_points_keep_their_step():
     assert pairs.at_scores(torch.ones(1, dtype=torch.float64)).tolist() == [0.0, 0.5, 1.0]
 
 
+def test_sums_are_flat_above_all_ramps():
+    """0.1 + 0.2 - 0.1 - 0.2 is 3e-17 in float64: as a slope left over it would add 1e-5 to the 0.3 at a score of 1e12."""
+    pairs = Step.of("linear", 0.5).pairs(*(torch.tensor(x, dtype=torch.float64) for x in ([0, 0.5], [3, 1e6, 1e12])))
+    sums = pairs.at_scores(torch.tensor([0.1, 0.2], dtype=torch.float64))
+    np.testing.assert_allclose(sums, [0.3] * 3, rtol=1e-14)
+
+
 def test_sums_over_many_scores_are_exact():
     """2 000 003 scores of 0.1f at point 0.1f count 1/2 each: a float32 running sum would stall or drift."""
     pairs = Step.of("linear", 1.0).pairs(torch.tensor([0.1]), torch.full((2_000_003,), 0.1))

@@ -19,8 +19,8 @@ def test_all_manifests_are_listed_here(repo):
     assert {path.stem for path in (repo / "experiments" / "ap-loss").glob("*.yaml")} == set(MANIFESTS)
 
 
-@pytest.mark.parametrize("name", MANIFESTS)
-def test_every_own_row_has_its_runs_and_every_override_composes(repo, registry, name, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("name", "protocol"), [("table-1", "mini"), ("table-2", "mini"), ("table-2", "mini_long")])
+def test_every_own_row_has_its_runs_and_every_override_composes(repo, registry, name, protocol, tmp_path):
     """make_plan composes each row's config, which refuses unknown keys; equal configs would share a directory."""
     manifest = load_manifest(repo / "experiments" / "ap-loss" / f"{name}.yaml", registry)
     own = [row.key for table in manifest.tables for row in table.own_rows()]
@@ -28,11 +28,10 @@ def test_every_own_row_has_its_runs_and_every_override_composes(repo, registry, 
     assert len(own) == num_rows
     assert set(own) == set(manifest.rows)
     assert manifest.seeds == (0, 1, 2)
-    for protocol in ("mini", "mini_long"):
-        plan = make_plan(manifest, protocol, choose_data("shapes"), tmp_path)
-        assert len(plan.rows) == num_rows
-        assert len({run.config_hash for run in plan.runs()}) == num_trainings
-        assert len(plan.runs()) == 3 * num_trainings
+    plan = make_plan(manifest, protocol, choose_data("shapes"), tmp_path)
+    assert len(plan.rows) == num_rows
+    assert len({run.config_hash for run in plan.runs()}) == num_trainings
+    assert len(plan.runs()) == 3 * num_trainings
     assert all(bool(row.runs) != bool(row.why) for row in plan.rows)
 
 
@@ -104,5 +103,5 @@ def test_mistakes_name_file_and_key(tmp_path, registry, old, new, message):
 
 
 def test_a_missing_manifest_names_those_there_are(repo, registry):
-    with pytest.raises(UserError, match="table-77.yaml: no such manifest; there are: table-1, table-2"):
+    with pytest.raises(UserError, match=r"table-77\.yaml: no such manifest; there are: table-1, table-2"):
         load_manifest(repo / "experiments" / "ap-loss" / "table-77.yaml", registry)

@@ -61,7 +61,11 @@ def test_finished_runs_are_skipped(tmp_path):
 
 def test_a_failure_is_listed_and_the_others_go_on(tmp_path):
     """The log's earlier content, of an interrupted attempt, is kept, and is not this failure's."""
-    bad = job(tmp_path, "import sys\nfor i in range(20): print('line', i)\nprint('error: no GPU', file=sys.stderr); sys.exit(2)", "bad")
+    bad = job(
+        tmp_path,
+        "import sys\nfor i in range(20): print('line', i)\nprint('error: no GPU', file=sys.stderr); sys.exit(2)",
+        "bad",
+    )
     (bad.directory / "log.txt").write_text("an earlier attempt\n")
     silent = job(tmp_path, "pass", "silent")
     good = job(tmp_path, DONE, "good")
@@ -109,9 +113,10 @@ import sys
 from pathlib import Path
 from rankdet.results.queue import Interrupted, Job, Queue
 folder = Path(sys.argv[1])
-jobs = [Job(name, (sys.executable, '-c', program), folder / name) for name, program in zip(sys.argv[2::2], sys.argv[3::2])]
+given = zip(sys.argv[2::2], sys.argv[3::2])
+jobs = [Job(name, (sys.executable, '-c', program), folder / name) for name, program in given]
 try:
-    Queue(jobs, 2, folder, poll=0.02, grace=float(1)).run()
+    Queue(jobs, 2, folder, poll=0.02, grace=1.0).run()
 except Interrupted as stop:
     print(stop)
     sys.exit(stop.code)

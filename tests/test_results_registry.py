@@ -92,7 +92,7 @@ def test_damage_is_named(tmp_path, old, new, message):
     assert load_registry(path).row("p/table-1#a").values == {"AP": 1.5}
     damaged = tmp_path / "damaged.yaml"
     damaged.write_text(GOOD.replace(old, new))
-    with pytest.raises(UserError, match="damaged.yaml") as caught:
+    with pytest.raises(UserError, match=r"damaged\.yaml") as caught:
         load_registry(damaged)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 Outline = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (u, v), the shape in the unit circle -> distance, < 0 inside
 
-FAINT = 26.0  # levels of RGB distance between a shape and its background below which an object counts as difficult
+FAINT = 36.0  # levels of RGB distance between a shape and its background below which an object counts as difficult
 MOSTLY_HIDDEN, HIDDEN = 0.5, 0.2  # visible share of an object's area below which it is difficult, is not drawn at all
 
 
@@ -72,7 +72,7 @@ def draw_picture(rng: Generator, height: int, width: int, sizes: tuple[float, fl
     canvas = ground.copy()
     number = 0 if rng.random() < 0.05 else int(rng.integers(1, 9))
     layers = [_place(rng, OBJECTS, height, width, sizes, True) for _ in range(number)]
-    layers += [_place(rng, CLUTTER, height, width, sizes, False) for _ in range(int(rng.integers(2, 7)))]
+    layers += [_place(rng, CLUTTER, height, width, sizes, False) for _ in range(int(rng.integers(1, 5)))]
     order = np.argsort(rng.random(len(layers)))
     kept = _visible([layers[i] for i in order], height, width)
     shapes = []
@@ -93,7 +93,7 @@ def _place(
     margin = 0.3 * radius  # the centre stays inside the image by this much: at most a good half is cut off
     row = margin + rng.random() * (height - 2 * margin)
     column = margin + rng.random() * (width - 2 * margin)
-    angle = 2 * np.pi * rng.random()
+    angle = np.deg2rad(60) * (rng.random() - 0.5)
     squeeze = 0.88 + 0.12 * rng.random()  # seen a little from the side; the clutter's ellipse is far flatter
     top, left = int(np.floor(row - radius)) - 1, int(np.floor(column - radius)) - 1
     side = int(np.ceil(2 * radius)) + 3
@@ -144,9 +144,9 @@ def _paint(rng: Generator, canvas: np.ndarray, ground: np.ndarray, layer: _Layer
     rows, columns, inner = _window(layer, *canvas.shape[:2])
     patch, cover = canvas[rows, columns], layer.cover[inner][..., None]
     under = (patch * cover).sum(axis=(0, 1)) / cover.sum()
-    contrast = 18 * (180 / 18) ** rng.random()
+    contrast = 30 * (200 / 30) ** rng.random()
     for _ in range(20):
-        direction = rng.random(3) - 0.5
+        direction = rng.random(3) + 0.15  # lighter than the ground, as a rule of this world that can be learnt
         colour = under + contrast * direction / np.sqrt((direction**2).sum())
         if colour.min() >= 5 and colour.max() <= 250:
             break
@@ -161,16 +161,16 @@ def _paint(rng: Generator, canvas: np.ndarray, ground: np.ndarray, layer: _Layer
 def _background(rng: Generator, height: int, width: int) -> np.ndarray:
     """A gradient between two colours under coarse and fine noise and, in two of five pictures, stripes; [H, W, 3]."""
     y, x = np.linspace(-1, 1, height)[:, None, None], np.linspace(-1, 1, width)[None, :, None]
-    base = 60 + 135 * rng.random(3)
+    base = 40 + 70 * rng.random(3)
     angle = 2 * np.pi * rng.random()
-    canvas = base + 60 * (rng.random(3) - 0.5) * (x * np.cos(angle) + y * np.sin(angle))
+    canvas = base + 40 * (rng.random(3) - 0.5) * (x * np.cos(angle) + y * np.sin(angle))
     for cell in (48, 20, 8, 3):
-        strength = 30 * rng.random() ** 2 * (cell / 48) ** 0.25
+        strength = 21 * rng.random() ** 2 * (cell / 48) ** 0.25
         canvas = canvas + strength * _noise(rng, height, width, cell) * (0.6 + 0.8 * rng.random(3))
     if rng.random() < 0.4:
         angle, period = np.pi * rng.random(), 6 + 24 * rng.random()
         waves = np.sin(2 * np.pi * (x * np.cos(angle) * width + y * np.sin(angle) * height) / (2 * period))
-        canvas = canvas + (4 + 14 * rng.random()) * waves * (0.5 + rng.random(3))
+        canvas = canvas + (3 + 10 * rng.random()) * waves * (0.5 + rng.random(3))
     return canvas + (2 + 5 * rng.random()) * (2 * rng.random((height, width, 1)) - 1)
 
 

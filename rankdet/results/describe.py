@@ -28,9 +28,9 @@ def description(table: Table) -> list[str]:
             lines.append(f"In every row under mini: {' '.join(plan.manifest.mini_overrides)}.")
         lines += _tuning(table)
         lines.append(
-            "The paper's numbers come from other data, a larger pretrained detector and far longer training: heights do not "
-            "compare, and nothing here confirms or refutes them. Only the order of the rows is set against the paper's, "
-            "for this data, this budget and these seeds."
+            "The paper's numbers come from other data, a larger pretrained detector and far longer training. Heights "
+            "do not compare, and nothing here confirms or refutes them: only the order of the rows is set against the "
+            "paper's, for this data, this budget and these seeds."
         )
     lines += _order(table)
     return lines
@@ -122,7 +122,7 @@ def _order(table: Table) -> list[str]:
     if not found:
         return []
     lines = [_ordering_line(item) for item in found]
-    if any(row.status in ("partial", "stale") for row in table.rows):
+    if any(row.status in ("partial", "stale", "not run") for row in table.rows):
         lines.append("Some runs are missing or stale; the order above is that of the current ones.")
     return lines
 

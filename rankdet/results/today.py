@@ -5,7 +5,7 @@ from rankdet.results.plan import Run
 
 
 def data_hash(run: Run) -> str:
-    """What run's record would name as its data_hash. Reads (or draws) its splits; UserError for what is wrong in them."""
+    """What run's record would give as data_hash. Reads (or draws) its splits; UserError for what is wrong in them."""
     from rankdet.build import read_split  # torch: a table of finished runs on drawn data does without
 
     cfg = compose([*run.overrides, f"seed={run.seed}"])

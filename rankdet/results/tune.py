@@ -115,7 +115,7 @@ def tuning_yaml(grid: Grid, data: str, trials: Sequence[Trial], records: Sequenc
         scores = [(trial.setting, mean_ap(trial, records)) for trial in trials if trial.loss == loss]
         choice = choose(scores, grid)
         losses[loss] = {
-            "best": choice.best,
+            "best": dict(choice.best),
             "val_ap": round(choice.val_ap, 6),
             "at_edge": list(choice.at_edge),
             "trials": [setting | {"val_ap": None if ap is None else round(ap, 6)} for setting, ap in scores],

@@ -5,17 +5,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rankdet.errors import UserError
+
 BUSY = 75  # exit code (EX_TEMPFAIL): another process is training this run
 
 
 @contextmanager
 def run_lock(directory: Path) -> Iterator[None]:
-    """Holds directory/.lock; SystemExit(BUSY) with one line where another process holds it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
+    """Holds directory/.lock; SystemExit(BUSY) with one line where another process holds it.
+
+    UserError where the directory cannot be written. lockf, not flock: a forked data loader would inherit the latter and
+    hold it for seconds after its parent was killed.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); set runtime.runs to another folder") from error
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             print(f"{directory}: another process is training this run", flush=True)
             raise SystemExit(BUSY) from None
         yield

@@ -28,8 +28,9 @@ class Schedule:
         """Refuses what could only be a slip."""
         if self.unit not in ("images", "epochs"):
             raise UserError(f"schedule.unit={self.unit}: must be images or epochs")
-        if self.lr <= 0 or self.length <= 0:
-            raise UserError(f"schedule: lr ({self.lr}) and length ({self.length}) must be positive")
+        for name in ("lr", "lr_batch", "length"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"schedule.{name}={getattr(self, name)}: must be positive")
         if list(self.milestones) != sorted(self.milestones) or any(m > self.length for m in self.milestones):
             raise UserError(
                 f"schedule.milestones={list(self.milestones)}: must ascend and not exceed length {self.length}"

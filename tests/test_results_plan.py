@@ -1,0 +1,152 @@
+"""Overrides, names and directories of planned runs."""
+
+from dataclasses import replace
+
+import pytest
+from results_made_up import make_plan as made_up_plan
+from results_made_up import printed_row, printed_table
+
+from rankdet.config import compose
+from rankdet.errors import UserError
+from rankdet.results.launch import command, run_all, shown
+from rankdet.results.manifest import load_manifest
+from rankdet.results.plan import DataChoice, choose_data, make_plan, merge_overrides
+from rankdet.results.registry import load_registry
+from rankdet.results.tuning import find_tuning
+
+TUNING = """
+data: {data}
+data_hash: aaaa-bbbb
+protocol: mini
+protocol_version: 1
+seeds: [1000]
+grid: {{schedule.lr: [0.001, 0.004], box_loss.weight: [1.0, 3.0]}}
+default: {{schedule.lr: 0.001, box_loss.weight: 1.0}}
+losses:
+  ap:
+    best: {{schedule.lr: {lr}, box_loss.weight: 3.0}}
+    val_ap: 0.3
+    at_edge: [schedule.lr]
+    trials: [{{schedule.lr: 0.001, box_loss.weight: 1.0, val_ap: 0.2}}]
+"""
+ONE_ROW = """
+tables: [ap-loss/table-1c]
+experiment: ap_table_1
+seeds: [0, 1]
+rows:
+  interpolated-no: {overrides: [loss=ap, loss.interpolate=false], mini: true}
+  interpolated-yes: {overrides: [loss=ap], mini: false, reason: not now}
+"""
+
+
+@pytest.fixture(scope="module")
+def manifest(repo, tmp_path_factory):
+    path = tmp_path_factory.mktemp("paper") / "table-1.yaml"
+    path.write_text(ONE_ROW)
+    return load_manifest(path, load_registry(repo / "experiments" / "registry.yaml"))
+
+
+def write_tuning(path, data, lr):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(TUNING.format(data=data, lr=lr))
+
+
+def test_later_overrides_replace_earlier_ones_in_place():
+    assert merge_overrides(("loss=ap", "a=1"), ("a=2",), ("loss=focal", "b=3")) == ("loss=focal", "a=2", "b=3")
+
+
+def test_a_row_takes_tuned_settings_and_arguments_take_over(manifest, tmp_path):
+    write_tuning(tmp_path / "experiments" / "tuning" / "shapes.yaml", "shapes", 0.004)
+    plan = make_plan(manifest, "mini", choose_data("shapes"), tmp_path)
+    run = plan.rows[0].runs[0]
+    assert run.overrides == (
+        "experiment=ap_table_1", "protocol=mini", "data=shapes", "schedule.lr=0.004", "box_loss.weight=3.0", "loss=ap",
+        "loss.interpolate=false",
+    )  # fmt: skip
+    assert run.tuned == ("schedule.lr=0.004", "box_loss.weight=3.0")
+    cfg = compose([*run.overrides, "seed=1"])
+    assert (cfg.schedule.lr, cfg.box_loss.weight, cfg.loss.interpolate, cfg.splits.train) == (
+        0.004,
+        3.0,
+        False,
+        "trainval",
+    )
+    assert run.directory.relative_to(tmp_path).parts[:3] == ("runs", "shapes", "mini")
+    assert run.directory.name == "seed0"
+    assert run.config_hash in run.name
+    own = make_plan(manifest, "mini", choose_data("shapes"), tmp_path, ("schedule.lr=0.002",))
+    assert own.rows[0].runs[0].tuned == ("box_loss.weight=3.0",)
+    assert "schedule.lr=0.002" in own.rows[0].runs[0].overrides
+    assert own.rows[0].runs[0].config_hash != run.config_hash
+    assert own.file_stem.startswith("table-1.mini.args-")
+    assert plan.rows[1].runs == () and plan.rows[1].why == "not now"
+
+
+def test_fresh_settings_before_committed_and_own_data_before_the_drawn_set(tmp_path):
+    assert find_tuning(tmp_path, "bccd") is None
+    write_tuning(tmp_path / "experiments" / "tuning" / "shapes.yaml", "shapes", 0.001)
+    assert find_tuning(tmp_path, "bccd").data == "shapes"
+    write_tuning(tmp_path / "runs" / "tuning" / "shapes.yaml", "shapes", 0.002)
+    assert find_tuning(tmp_path, "bccd").losses["ap"]["schedule.lr"] == 0.002
+    write_tuning(tmp_path / "experiments" / "tuning" / "bccd.yaml", "bccd", 0.004)
+    found = find_tuning(tmp_path, "bccd")
+    assert (found.data, found.losses["ap"]["schedule.lr"], found.num_trials) == ("bccd", 0.004, 1)
+    assert found.edges["ap"] == ("schedule.lr",)
+
+
+def test_runs_are_distinct_and_ordered_by_seed(tmp_path):
+    table = printed_table(printed_row("a", 1.0), printed_row("b", 2.0))
+    plan = made_up_plan(tmp_path, table, seeds=(2, 0))
+    shared = replace(plan, rows=(*plan.rows, plan.rows[0]))
+    assert [(run.label, run.seed) for run in shared.runs()] == [("a", 2), ("b", 2), ("a", 0), ("b", 0)]
+
+
+def test_file_names(tmp_path):
+    plan = made_up_plan(tmp_path, printed_table(printed_row("a", 1.0)))
+    shapes = replace(plan, data=DataChoice("shapes", ("data=shapes",)))
+    assert plan.file_stem == "table-9.made"
+    assert replace(plan, protocol="mini_long").file_stem == "table-9.made.mini_long"
+    assert shapes.file_stem == "table-9.mini"
+    assert replace(shapes, protocol="mini_long").file_stem == "table-9.mini_long"
+    assert replace(shapes, args=("a=1",)).file_stem != replace(shapes, args=("a=2",)).file_stem
+
+
+def test_a_folder_of_data(tmp_path):
+    """A name that Hydra's grammar would trip over still comes out as the folder's path."""
+    root = tmp_path / "my data, v=2's"
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    data = choose_data(str(root))
+    assert data.name == root.name
+    assert data.overrides[0] == "data=voc"
+    cfg = compose([*data.overrides])
+    assert (cfg.data.root, cfg.data.name) == (str(root), root.name)
+    with pytest.raises(UserError, match="DATA=nowhere: no such folder; give shapes, or a folder"):
+        choose_data("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "args", "message"),
+    [
+        ("medium", (), "PROTOCOL=medium: no such protocol"),
+        ("paper", (), "PROTOCOL=paper: the drawn set is for mini"),
+        ("mini", ("seed=4",), "ARGS: 'seed=4' is chosen by the table"),
+        ("mini", ("loss.dleta=1",), "dleta"),
+    ],
+)
+def test_mistakes(manifest, tmp_path, protocol, args, message):
+    with pytest.raises(UserError, match=message):
+        make_plan(manifest, protocol, choose_data("shapes"), tmp_path, args)
+
+
+def test_the_command_of_a_run(tmp_path):
+    run = made_up_plan(tmp_path, printed_table(printed_row("a", 1.0))).runs()[0]
+    assert command(run)[1:] == ["-m", "rankdet.train", "experiment=e", "loss=a", "seed=0"]
+    assert command(run, 1)[-2:] == ["runtime.device=cuda", "seed=0"]
+    assert command(run, 2)[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    assert (
+        shown(replace(run, overrides=("data.root='a b'",)))
+        == "python -m rankdet.train 'data.root='\"'\"'a b'\"'\"'' seed=0"
+    )
+    with pytest.raises(UserError, match="JOBS=0"):
+        run_all([run], 0, 0, tmp_path)

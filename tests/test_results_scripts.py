@@ -1,0 +1,171 @@
+"""The front-ends from arguments to files, with a stand-in for the training."""
+
+import json
+import runpy
+import shutil
+import sys
+
+import pytest
+from results_made_up import record_content
+
+from rankdet.results import launch
+
+MANIFEST = """
+tables: [ap-loss/table-1c]
+experiment: ap_table_1
+seeds: [0, 1]
+rows:
+  interpolated-no: {overrides: [loss=ap, loss.interpolate=false], mini: true}
+  interpolated-yes: {overrides: [loss=ap], mini: true}
+"""
+GRID = """
+losses: [ap]
+protocol: mini
+seeds: [7]
+splits: {train: train, test: val}
+grid: {schedule.lr: [0.001, 0.002], box_loss.weight: [1.0]}
+default: {schedule.lr: 0.001, box_loss.weight: 1.0}
+"""
+
+
+@pytest.fixture
+def root(repo, tmp_path):
+    """A checkout with one small manifest and a small grid."""
+    experiments = tmp_path / "experiments"
+    (experiments / "ap-loss").mkdir(parents=True)
+    (experiments / "tuning").mkdir()
+    shutil.copy(repo / "experiments" / "registry.yaml", experiments)
+    (experiments / "ap-loss" / "table-1.yaml").write_text(MANIFEST)
+    (experiments / "tuning" / "grid.yaml").write_text(GRID)
+    return tmp_path
+
+
+@pytest.fixture
+def front_end(repo):
+    """name -> that script's main."""
+    return lambda name: runpy.run_path(str(repo / "scripts" / f"{name}.py"))["main"]
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Replaces the training by a program that writes a record; returns the list of runs that were started."""
+    started = []
+
+    def command(run, gpus=0):
+        started.append((run.label, run.seed))
+        ap = 0.2 + run.seed / 100 + ("schedule.lr=0.002" in run.overrides) / 10
+        content = json.dumps(record_content(run, ap))
+        if "loss.delta=3" in run.overrides and run.seed == 1:
+            return [sys.executable, "-c", "print('error: no such luck'); raise SystemExit(2)"]
+        return [sys.executable, "-c", f"open({str(run.directory / 'record.json')!r}, 'w').write({content!r})"]
+
+    monkeypatch.setattr(launch, "command", command)
+    return started
+
+
+@pytest.fixture(autouse=True)
+def data_are_not_read(monkeypatch):
+    monkeypatch.setattr("rankdet.results.today.data_hash", lambda run: "aaaa-bbbb")
+
+
+def test_reproduce_trains_prints_saves_and_the_second_time_only_prints(root, front_end, stand_in, capsys):
+    main = front_end("reproduce")
+    assert main(["table-1"], root) == 0
+    first = capsys.readouterr()
+    assert sorted(stand_in) == [(row, seed) for row in ("interpolated-no", "interpolated-yes") for seed in (0, 1)]
+    assert "| Interpolated AP: no  | 20.5 ± 0.7 |" in first.out
+    assert "saved runs/tables/ap-loss/table-1.mini.md" in first.out
+    assert {path.suffix for path in (root / "runs" / "tables" / "ap-loss").iterdir()} == {".md", ".csv", ".png"}
+    stand_in.clear()
+    directories = sorted(root.glob("runs/shapes/mini/*/seed*"))
+    logs = [(directory / "log.txt").stat().st_mtime_ns for directory in directories]
+    assert main(["table-1"], root) == 0
+    assert capsys.readouterr().out == first.out
+    assert logs == [(directory / "log.txt").stat().st_mtime_ns for directory in directories]
+
+
+def test_reproduce_lists_failures_and_still_prints(root, front_end, stand_in, capsys):
+    assert front_end("reproduce")(["table-1", "--jobs", "1", "loss.delta=3"], root) == 1
+    out, err = capsys.readouterr()
+    assert "1 of 2 seeds" in out
+    assert "Own overrides in every row: loss.delta=3." in out
+    assert "2 runs failed:" in err
+    assert "| error: no such luck" in err
+    assert not (root / "runs" / "tables" / "ap-loss" / "table-1.mini.md").exists()
+
+
+def test_dry_run_prints_the_commands_that_are_left(root, front_end, capsys):
+    assert front_end("reproduce")(["table-1", "--dry-run", "--protocol", "mini_long"], root) == 0
+    out, err = capsys.readouterr()
+    overrides = "experiment=ap_table_1 protocol=mini_long data=shapes loss=ap loss.interpolate=false seed=0"
+    assert out.splitlines()[0] == f"python -m rankdet.train {overrides}"
+    assert len(out.splitlines()) == 4
+    assert "4 of 4 trainings are left" in err
+    assert not (root / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table-9"], "table-9.yaml: no such manifest; there are: table-1"),
+        (["table-1", "--data", "nowhere"], "DATA=nowhere: no such folder"),
+        (["table-1", "--protocol", "tiny"], "PROTOCOL=tiny"),
+        (["table-1", "loss.dleta=2"], "dleta"),
+        (["table-1", "--jobs", "0"], "JOBS=0"),
+    ],
+)
+def test_mistakes_are_one_line(root, front_end, capsys, arguments, message):
+    assert front_end("reproduce")(arguments, root) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (root / "runs" / "tables").exists()
+
+
+def test_tune_writes_what_the_tables_then_use(root, front_end, stand_in, capsys):
+    """The stand-in makes 0.002 the better learning rate; the axis ends there, and the file says so."""
+    assert front_end("tune")([], root) == 0
+    assert len(stand_in) == 2
+    text = (root / "runs" / "tuning" / "shapes.yaml").read_text()
+    assert "best: {schedule.lr: 0.002, box_loss.weight: 1.0}" in text
+    assert "at_edge: [schedule.lr]" in text
+    assert "saved runs/tuning/shapes.yaml" in capsys.readouterr().out
+    assert front_end("reproduce")(["table-1"], root) == 0
+    out = capsys.readouterr().out
+    assert "ap: schedule.lr 0.002, box_loss.weight 1.0" in out
+    assert "The best schedule.lr for ap lies at the edge of the grid" in out
+    assert "| Interpolated AP: no  | 30.5 ± 0.7 |" in out  # 0.2 + 0.1 for the tuned rate, and 0 or 1 % for the seed
+
+
+def test_tune_writes_nothing_after_a_failure(root, front_end, stand_in, capsys, monkeypatch):
+    monkeypatch.setattr(launch, "command", lambda run, gpus=0: [sys.executable, "-c", "raise SystemExit(1)"])
+    assert front_end("tune")([], root) == 1
+    assert "2 runs failed" in capsys.readouterr().err
+    assert not (root / "runs" / "tuning").exists()
+
+
+def test_tune_takes_divergence_for_an_outcome(root, front_end, stand_in, monkeypatch):
+    """Exit code 3 is a loss that is no longer finite: the other setting wins."""
+    usual = launch.command
+
+    def command(run, gpus=0):
+        diverges = "schedule.lr=0.002" in run.overrides
+        return [sys.executable, "-c", "raise SystemExit(3)"] if diverges else usual(run, gpus)
+
+    monkeypatch.setattr(launch, "command", command)
+    assert front_end("tune")([], root) == 0
+    assert "best: {schedule.lr: 0.001, box_loss.weight: 1.0}" in (root / "runs" / "tuning" / "shapes.yaml").read_text()
+
+
+def test_publish(root, front_end, capsys):
+    (root / "experiments" / "published.yaml").write_text(
+        "- {paper: ap-loss, table: table-1, protocol: mini, data: shapes}\n"
+    )
+    assert front_end("publish")(root) == 0
+    assert capsys.readouterr().out.split() == [
+        f"experiments/ap-loss/table-1.mini.{kind}" for kind in ("md", "csv", "png")
+    ]
+    (root / "experiments" / "published.yaml").unlink()
+    assert front_end("publish")(root) == 2
+    assert "published.yaml: no such file" in capsys.readouterr().err

@@ -1,0 +1,117 @@
+"""The tuning grid: the choice by hand, ties, edges, and the file that the tables read."""
+
+import pytest
+from results_made_up import write_record
+
+from rankdet.errors import UserError
+from rankdet.results.plan import choose_data
+from rankdet.results.records import run_records
+from rankdet.results.tune import Grid, choose, load_grid, make_trials, mean_ap, tuning_yaml
+from rankdet.results.tuning import load_tuning
+
+LR, WEIGHT = "schedule.lr", "box_loss.weight"
+GRID = Grid(
+    ("ap", "focal"), "mini", (7, 8), "train", "val", {LR: (0.001, 0.002, 0.004), WEIGHT: (1.0, 2.0)},
+    {LR: 0.002, WEIGHT: 1.0},
+)  # fmt: skip
+
+
+def test_all_combinations_in_order():
+    assert [tuple(setting.values()) for setting in GRID.settings()] == [
+        (0.001, 1.0), (0.001, 2.0), (0.002, 1.0), (0.002, 2.0), (0.004, 1.0), (0.004, 2.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("aps", "best", "at_edge"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.2, 0.1], (0.002, 2.0), (WEIGHT,)),
+        ([0.1, 0.2, 0.3, 0.2, 0.2, 0.4], (0.004, 2.0), (LR, WEIGHT)),
+        ([0.3, 0.3, 0.3, 0.3, 0.3, 0.3], (0.002, 1.0), (WEIGHT,)),  # ties: the default
+        ([0.1, 0.3, 0.2, 0.3, 0.2, 0.1], (0.001, 2.0), (LR, WEIGHT)),  # without it the first of the grid
+        ([0.1, None, 0.2, None, None, None], (0.002, 1.0), (WEIGHT,)),  # diverged settings do not count
+    ],
+)
+def test_choice(aps, best, at_edge):
+    choice = choose(list(zip(GRID.settings(), aps, strict=True)), GRID)
+    assert (tuple(choice.best.values()), choice.at_edge) == (best, at_edge)
+    assert choice.val_ap == max(ap for ap in aps if ap is not None)
+
+
+def test_an_axis_of_one_value_has_no_edge():
+    grid = Grid(
+        ("ap",), "mini", (7,), "train", "val", {LR: (0.001,), WEIGHT: (1.0, 2.0, 3.0)}, {LR: 0.001, WEIGHT: 2.0}
+    )
+    assert choose([(setting, 0.5) for setting in grid.settings()], grid).at_edge == ()
+
+
+def test_nothing_to_choose_from():
+    with pytest.raises(UserError, match="no setting of a loss ended with a finite loss"):
+        choose([(setting, None) for setting in GRID.settings()], GRID)
+
+
+def test_the_grid_of_the_checkout(repo):
+    """It is the same for all losses, has the default in its middle, and none of its seeds is one of the tables'."""
+    grid = load_grid(repo / "experiments" / "tuning" / "grid.yaml")
+    assert grid.losses == ("ce_ohem", "focal", "auc", "ap")
+    assert (grid.train, grid.test) == ("train", "val")
+    assert not set(grid.seeds) & {0, 1, 2}
+    for key, axis in grid.axes.items():
+        assert axis[0] < grid.default[key] < axis[-1]
+
+
+def test_from_runs_to_the_file_that_tables_read(tmp_path):
+    """AP by seed: 20 and 30 % at the default, mean 25; 40 % and nothing (diverged) at the last; the rest 10."""
+    small = Grid(
+        ("ap",), "mini", (7, 8), "train", "val", {LR: (0.001, 0.002), WEIGHT: (1.0,)}, {LR: 0.001, WEIGHT: 1.0}
+    )
+    trials = make_trials(small, choose_data("shapes"), tmp_path)
+    assert [len(trial.runs) for trial in trials] == [2, 2]
+    assert len({run.directory for trial in trials for run in trial.runs}) == 4
+    run = trials[1].runs[1]
+    assert {"loss=ap", "splits.train=train", "splits.test=val", "schedule.lr=0.002"} <= set(run.overrides)
+    assert run.seed == 8
+    for run, ap in zip(trials[0].runs, (0.2, 0.3), strict=True):
+        write_record(run, ap, split="val")
+    write_record(trials[1].runs[0], 0.4, split="val")
+    records = run_records(run for trial in trials for run in trial.runs)
+    assert mean_ap(trials[0], records) == pytest.approx(0.25)
+    assert mean_ap(trials[1], records) is None
+    path = tmp_path / "tuning.yaml"
+    path.write_text(tuning_yaml(small, "shapes", trials, records))
+    tuning = load_tuning(path)
+    assert tuning.losses == {"ap": {LR: 0.001, WEIGHT: 1.0}}
+    assert tuning.edges == {"ap": (LR,)}
+    assert (tuning.data, tuning.data_hash, tuning.protocol, tuning.protocol_version) == (
+        "shapes",
+        "aaaa-bbbb",
+        "mini",
+        1,
+    )
+    assert (tuning.num_trials, tuning.seeds) == (2, (7, 8))
+    assert "val_ap: null" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("test: val", "test: test", "the test split is for the tables"),
+        ("[0.001, 0.002]", "[0.002, 0.001]", "ascending order"),
+        ("schedule.lr: 0.001,", "schedule.lr: 0.005,", "0.005 is not among the grid's"),
+        ("protocol: mini", "protocol: paper", "'paper' is not one of"),
+        ("losses:", "loses:", "unknown key 'loses'"),
+    ],
+)
+def test_mistakes_in_the_grid(tmp_path, old, new, message):
+    good = (
+        "losses: [ap]\nprotocol: mini\nseeds: [7]\nsplits: {train: train, test: val}\n"
+        "grid: {schedule.lr: [0.001, 0.002], box_loss.weight: [1.0]}\n"
+        "default: {schedule.lr: 0.001, box_loss.weight: 1.0}\n"
+    )
+    path = tmp_path / "grid.yaml"
+    path.write_text(good)
+    assert load_grid(path).axes[LR] == (0.001, 0.002)
+    assert old in good
+    path.write_text(good.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        load_grid(path)
