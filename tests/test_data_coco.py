@@ -152,7 +152,9 @@ def test_a_union_needs_one_list_of_categories(root: Path):
     other = content({1: "v.jpg"}, [])
     other["categories"] = [{"id": 3, "name": "cat"}]
     write(root, "val2017", other)
-    with pytest.raises(UserError, match=r"instances_val2017\.json and .*instances_train2017\.json list different categ"):
+    with pytest.raises(
+        UserError, match=r"instances_val2017\.json and .*instances_train2017\.json list different categ"
+    ):
         COCOSource(root, splits={"trainval": ["train2017", "val2017"]}).read("trainval")
 
 
@@ -180,7 +182,10 @@ MISTAKES: list[tuple[str | bytes, list[str]]] = [
     (edited(categories=[], annotations=[]), ["categories is empty", "add"]),
     (edited(annotations=[{"id": 1, "image_id": 5, "category_id": 3}]), ["annotations[0]", "bbox"]),
     (edited(annotations=[annotation(4, 3, [0, 0, 1, 1])]), ["annotation 1", "image_id 4", "images does not list"]),
-    (edited(annotations=[annotation(5, 4, [0, 0, 1, 1])]), ["annotation 1", "category_id 4", "categories does not list"]),
+    (
+        edited(annotations=[annotation(5, 4, [0, 0, 1, 1])]),
+        ["annotation 1", "category_id 4", "categories does not list"],
+    ),
     (edited(annotations=[annotation(5, 3, [0, 0, 1])]), ["bbox", "id 1", "[0, 0, 1]", "4 number"]),
     (edited(annotations=[annotation(5, 3, [0, 0, 1, "1"])]), ["bbox", "id 1", "4 number"]),
 ]

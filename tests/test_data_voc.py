@@ -11,7 +11,9 @@ from rankdet.data.voc import VOCSource
 from rankdet.errors import UserError
 
 
-def write_image(root: Path, stem: str, boxes=(), suffix=".jpg", size="<size><width>20</width><height>10</height></size>"):
+def write_image(
+    root: Path, stem: str, boxes=(), suffix=".jpg", size="<size><width>20</width><height>10</height></size>"
+):
     """A 20 x 10 image and its annotation; boxes: (name, xmin, ymin, xmax, ymax[, more tags])."""
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -193,7 +195,12 @@ def test_fingerprint_follows_content_and_not_place(root: Path, tmp_path: Path):
     xml = copy / "Annotations/a.xml"
     text = xml.read_text()
     others = {before}
-    for old, new in (("dog", "doe"), ("<xmax>4<", "<xmax>5<"), ("<difficult>1", "<difficult>0"), ("<width>20", "<width>21")):
+    for old, new in (
+        ("dog", "doe"),
+        ("<xmax>4<", "<xmax>5<"),
+        ("<difficult>1", "<difficult>0"),
+        ("<width>20", "<width>21"),
+    ):
         assert old in text
         xml.write_text(text.replace(old, new))
         others.add(VOCSource(copy).read("train").fingerprint())

@@ -83,7 +83,7 @@ def test_huge_points_keep_their_step():
 
 
 def test_sums_are_flat_above_all_ramps():
-    """0.1 + 0.2 - 0.1 - 0.2 is 3e-17 in float64: as a slope left over it would add 1e-5 to the 0.3 at a score of 1e12."""
+    """0.1 + 0.2 - 0.1 - 0.2 is 3e-17 in float64: as a left-over slope it would add 1e-5 to the 0.3 at 1e12."""
     pairs = Step.of("linear", 0.5).pairs(*(torch.tensor(x, dtype=torch.float64) for x in ([0, 0.5], [3, 1e6, 1e12])))
     sums = pairs.at_scores(torch.tensor([0.1, 0.2], dtype=torch.float64))
     np.testing.assert_allclose(sums, [0.3] * 3, rtol=1e-14)
@@ -104,13 +104,13 @@ def test_sigmoid_sums_do_not_depend_on_the_block_size(monkeypatch):
     torch.testing.assert_close((pairs.at_points(), pairs.at_scores(points.double())), whole)
 
 
-def mean_rank_errors(rank_pos, num_fp, scores):
+def num_fp_errors(rank_pos, num_fp, scores):
     return num_fp
 
 
 def sum_loss(logits, labels, **kwargs):
     """Mean number of negatives above a positive: the simplest error-driven loss."""
-    return error_driven_loss(logits, labels, mean_rank_errors, Step.of("linear", 1.0), **kwargs)
+    return error_driven_loss(logits, labels, num_fp_errors, Step.of("linear", 1.0), **kwargs)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rankdet.config import compose
 from rankdet.errors import UserError
 from rankdet.results.launch import command, run_all, shown
 from rankdet.results.manifest import load_manifest
-from rankdet.results.plan import DataChoice, choose_data, make_plan, merge_overrides
+from rankdet.results.plan import DataChoice, choose_data, make_plan, merge_overrides, quoted
 from rankdet.results.registry import load_registry
 from rankdet.results.tuning import find_tuning
 
@@ -121,6 +121,7 @@ def test_a_folder_of_data(tmp_path):
     assert data.overrides[0] == "data=voc"
     cfg = compose([*data.overrides])
     assert (cfg.data.root, cfg.data.name) == (str(root), root.name)
+    assert quoted("/plain/path-1.0_b") == "/plain/path-1.0_b"
     with pytest.raises(UserError, match="DATA=nowhere: no such folder; give shapes, or a folder"):
         choose_data("nowhere")
 

@@ -25,7 +25,7 @@ class Done(NamedTuple):
 
 
 def overrides(folder: Path, *more: str) -> list[str]:
-    """16 steps of 4 images from 10 drawn ones, a checkpoint and a log entry every 2 steps, val after 8; 9 to test on."""
+    """16 steps of 4 images from 10 drawn ones, a checkpoint and a log entry every 2, val after 8; 9 test images."""
     return [
         f"runtime.runs={folder}/runs",
         f"data.root={folder}/shapes",

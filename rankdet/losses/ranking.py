@@ -52,6 +52,7 @@ class LinearPairs(NamedTuple):
     The M = 2P breakpoints p_i -+ delta (M = P, p_i itself, for the hard step) cut the score axis into M + 1 intervals;
     inside one, every f(n - p_i) is linear in n. Scores below all breakpoints and scores that take no part share
     interval 0, where f is 0 for every point. Breakpoints are float64 and each score is put on its true side of them.
+    Sums are float64; on a GPU torch.bincount adds in no fixed order, so their last bits may differ between runs.
     """
 
     scores: Tensor  # float [N], finite
@@ -101,7 +102,7 @@ class LinearPairs(NamedTuple):
             value = value.cumsum(0)
         else:
             slope[self.low], slope[self.high] = weights / self.width, -weights / self.width
-            active = torch.ones_like(self.low).new_zeros(len(slope))
+            active = torch.zeros_like(slope)
             active[self.low], active[self.high] = 1, -1
             slope = slope.cumsum(0).where(active.cumsum(0) > 0, 0)  # exactly flat outside all ramps, whatever rounding
             value[1:] = (slope[:-1] * self.knots.diff()).cumsum(0)

@@ -1,5 +1,6 @@
 """From a manifest to runs: every row's overrides, the directory each run lies in, and the command that trains it."""
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -91,8 +92,15 @@ def choose_data(data: str) -> DataChoice:
     if not folder.is_dir():
         raise UserError(f"DATA={data}: no such folder; give shapes, or a folder in Pascal VOC or COCO layout")
     folder = folder.resolve()
-    root = str(folder).replace("\\", "\\\\").replace("'", "\\'")  # quoted: Hydra gives , = and the like a meaning
-    return DataChoice(folder.name, (f"data={detect_source(folder)}", f"data.root='{root}'"))
+    return DataChoice(folder.name, (f"data={detect_source(folder)}", f"data.root={quoted(str(folder))}"))
+
+
+def quoted(text: str) -> str:
+    """text as Hydra's grammar wants it: in quotes where it holds a comma, a blank, = or the like."""
+    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        return text
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def make_plan(manifest: Manifest, protocol: str, data: DataChoice, root: Path, args: tuple[str, ...] = ()) -> Plan:

@@ -21,7 +21,9 @@ def run_lock(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         file = (directory / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror}); set runtime.runs to another folder") from error
+        raise UserError(
+            f"{directory}: cannot be written ({error.strerror}); set runtime.runs to another folder"
+        ) from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

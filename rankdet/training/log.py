@@ -27,7 +27,7 @@ class RunLog:
         self.total_steps, self.every, self.first_step = total_steps, every, step
         truncate_after(self.path, step)
         self.file = self.path.open("a")
-        self.board = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+        self.board = SummaryWriter(str(directory), purge_step=step + 1)
         self.sums: dict[str, Any] = {}
         self.count = self.images = 0
         self.begun = self.since = time.monotonic()

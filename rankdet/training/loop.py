@@ -82,6 +82,8 @@ def train(training: Training, batches: Iterable[Batch], hooks: list[Callable[[St
         torch.autograd.backward([output.logits, output.deltas], gradients)
         t.scaler.unscale_(t.optimizer)
         norm = clip_grad_norm_(t.model.parameters(), t.clip_grad_norm or math.inf)
+        if not t.scaler.is_enabled():  # which skips such a step and lowers its factor
+            require_finite(norm, t.step, loss.parts, batch.targets, "gradient")
         t.scaler.step(t.optimizer)
         t.scaler.update()
         t.step += 1
