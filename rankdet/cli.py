@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -11,16 +12,17 @@ from omegaconf import DictConfig
 from rankdet.config import CONFIG_DIR, checked, compose
 from rankdet.errors import UserError
 
+P = ParamSpec("P")
 USER_ERROR, NOT_FINITE = 2, 3  # exit codes
 
 
-def command(main: Callable[[], None]) -> Callable[[], None]:
+def command(main: Callable[P, None]) -> Callable[P, None]:
     """Wraps a command's main: a UserError or a non-finite value is one line on stderr and its exit code."""
 
     @wraps(main)
-    def wrapped() -> None:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            main()
+            main(*args, **kwargs)
         except (UserError, FloatingPointError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(USER_ERROR if isinstance(error, UserError) else NOT_FINITE) from None
@@ -38,9 +40,12 @@ def hydra_command(config: str, run: Callable[[DictConfig], None]) -> None:
     if not any(argument.startswith("-") for argument in arguments):
         run(compose(arguments))
         return
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config)(
-        lambda cfg: run(checked(cfg, HydraConfig.get().runtime.choices))
-    )()
+
+    @command
+    def task(cfg: DictConfig) -> None:
+        run(checked(cfg, HydraConfig.get().runtime.choices))
+
+    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config)(task)()
 
 
 def settings(

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,16 +29,40 @@ NOT_IDENTITY = (
     "schedule.monitor_every",
     "splits.monitor",
 )
+# Settings counted in whole numbers, and the least that makes sense.
+COUNTS = {
+    "seed": 0,
+    "batch_size": 1,
+    "gpus": 0,
+    "runtime.threads": 1,
+    "runtime.num_workers": 0,
+    "runtime.log_every": 1,
+    "runtime.checkpoint_every": 1,
+    "runtime.monitor_images": 1,
+}
 
 
 def compose(overrides: list[str]) -> DictConfig:
     """configs/train.yaml with overrides, checked. UserError for a key or value that is not there."""
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        with config_loader():
             full = hydra_compose("train", overrides=overrides, return_hydra_config=True)
         return checked(OmegaConf.masked_copy(full, [key for key in full if key != "hydra"]), full.hydra.runtime.choices)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last for a group set to no file's name
         raise UserError(f"config: {one_line(error)}") from error
+
+
+@contextmanager
+def config_loader() -> Iterator[None]:
+    """Lets hydra.compose() read configs/, also within a run that Hydra's own command line started."""
+    hydra = GlobalHydra.instance()
+    outer = hydra.hydra
+    hydra.clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+            yield
+    finally:
+        hydra.hydra = outer
 
 
 def checked(cfg: DictConfig, choices: Mapping[str, str | None]) -> DictConfig:
@@ -51,6 +77,10 @@ def checked(cfg: DictConfig, choices: Mapping[str, str | None]) -> DictConfig:
         raise UserError(f"config: no value for {', '.join(sorted(missing))}: set it on the command line")
     groups = frozenset((k, v) for k, v in choices.items() if "/" not in k and k not in ("protocol", "experiment"))
     require_known_keys(cfg, known_keys(groups))
+    for key, least in COUNTS.items():
+        value = OmegaConf.select(cfg, key)
+        if type(value) is not int or value < least:
+            raise UserError(f"config: {key}={value}: must be a whole number from {least} on")
     OmegaConf.set_struct(cfg, True)
     return cfg
 
@@ -60,13 +90,19 @@ def known_keys(groups: frozenset[tuple[str, str | None]]) -> dict[str, Any]:
     """What train.yaml and the chosen group files define, without protocol and experiment: the only keys there are."""
     overrides = ["~protocol", "~experiment"]
     overrides += [f"{group}={'null' if choice is None else choice}" for group, choice in sorted(groups)]
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+    with config_loader():
         base = OmegaConf.to_container(hydra_compose("train", overrides=overrides), resolve=False)
     return base | {"protocol": {"name": None, "version": None}}
 
 
 def require_known_keys(cfg: DictConfig, known: dict[str, Any], prefix: str = "") -> None:
-    """UserError for the first key of cfg that known lacks: Hydra merges a mistyped key of a file without a word."""
+    """UserError for the first key of cfg that known lacks, or the reverse.
+
+    Hydra merges a mistyped key of a file without a word, and ~key would leave a default of the code's to decide.
+    """
+    for key in known:
+        if key not in cfg:
+            raise UserError(f"config: {prefix}{key} was removed; give it a value instead")
     for key in cfg:
         name = f"{prefix}{key}"
         if key not in known:

@@ -18,7 +18,7 @@ from rankdet.cli import command, hydra_command
 from rankdet.config import config_hash, identity, run_directory
 from rankdet.data.cleaning import describe_dirt
 from rankdet.data.loader import evaluation_loader, train_loader
-from rankdet.data.records import DetectionSet
+from rankdet.data.records import DetectionSet, data_hash
 from rankdet.errors import UserError
 from rankdet.evaluation.inference import all_metrics, detect_all
 from rankdet.evaluation.results import Result, save_results
@@ -62,6 +62,7 @@ class Run:
         if self.test_set.classes != self.train_set.classes:
             names = f"{cfg.splits.train} and {cfg.splits.test}"
             raise UserError(f"{self.test_set.name}: the splits {names} have different classes; set data.classes")
+        self.data_hash = data_hash(self.train_set, self.test_set)
         torch.manual_seed(cfg.seed)
         self.detector: Detector = build_detector(cfg, len(self.train_set.classes))
         self.detector.model.to(here.device, memory_format=torch.channels_last)  # a tenth faster on a CPU
@@ -97,7 +98,7 @@ class Run:
         workers = cfg.runtime.num_workers
         batches = train_loader(dataset, cfg.batch_size, total, training.step, here.rank, here.size, workers)
         if here.is_main:
-            write_text(self.directory / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+            write_text(self.directory / "config.yaml", OmegaConf.to_yaml(cfg))
             log = RunLog(self.directory, training.step, total, cfg.runtime.log_every, cfg.runtime.progress)
         with log if here.is_main else nullcontext() as log:
             hooks = [] if log is None else [log]
@@ -120,7 +121,7 @@ class Run:
             if self.cfg.init_from:
                 notes += initialise_from(self.detector.model, Path(self.cfg.init_from))
             return notes
-        if checkpoint["data_hash"] != self.data_hash():
+        if checkpoint["data_hash"] != self.data_hash:
             raise UserError(f"{self.directory}: was begun on other data; remove it, or give the data another data.name")
         if checkpoint["threads"] != self.cfg.runtime.threads:
             notes.append(
@@ -161,14 +162,10 @@ class Run:
             "criterion": self.training.criterion.state_dict(),
             "optimizer": self.training.optimizer.state_dict(),
             "scaler": self.training.scaler.state_dict(),
-            "data_hash": self.data_hash(),
+            "data_hash": self.data_hash,
             "threads": self.cfg.runtime.threads,
             "seconds": self.seconds,
         }
-
-    def data_hash(self) -> str:
-        """Of the annotations that the run learns from and is tested on."""
-        return f"{self.train_set.fingerprint()}-{self.test_set.fingerprint()}"
 
     def evaluate(self, split: DetectionSet) -> tuple[list[Result], dict[str, float | None]]:
         """COCO results and metrics for a whole split, on every rank."""
@@ -197,7 +194,7 @@ class Run:
             "run": str(self.directory.relative_to(cfg.runtime.runs)),
             "config_hash": config_hash(cfg),
             "data_name": cfg.data.name,
-            "data_hash": self.data_hash(),
+            "data_hash": self.data_hash,
             "protocol_name": cfg.protocol.name,
             "protocol_version": cfg.protocol.version,
             "seed": cfg.seed,

@@ -13,7 +13,7 @@ from numpy.random import Generator
 Outline = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (u, v), the shape in the unit circle -> distance, < 0 inside
 
 FAINT = 36.0  # levels of RGB distance between a shape and its background below which an object counts as difficult
-MOSTLY_HIDDEN, HIDDEN = 0.5, 0.2  # visible share of an object's area below which it is difficult, is not drawn at all
+MOSTLY_HIDDEN, HIDDEN = 0.5, 0.2  # visible share of its area below which an object is difficult, any shape left out
 
 
 class Shape(NamedTuple):
@@ -44,13 +44,13 @@ def _bar(u: np.ndarray, v: np.ndarray, half_u: float, half_v: float) -> np.ndarr
     return np.maximum(np.abs(u) - half_u, np.abs(v) - half_v)
 
 
-# Intersections are maxima, unions minima, complements signs.
+# All lie in the unit circle. Intersections are maxima, unions minima, complements signs.
 OBJECTS: dict[str, Outline] = {
     "cross": lambda u, v: np.minimum(_bar(u, v, 0.95, 0.3), _bar(u, v, 0.3, 0.95)),
     "disc": lambda u, v: np.hypot(u, v) - 0.9,
     "ring": lambda u, v: np.abs(np.hypot(u, v) - 0.7) - 0.2,
-    "square": lambda u, v: _bar(u, v, 0.75, 0.75),
-    "star": lambda u, v: np.sort(_half_planes(u, v, 5, 0.33), axis=0)[-2],  # inside at least four of the five lines
+    "square": lambda u, v: _bar(u, v, 0.7, 0.7),
+    "star": lambda u, v: np.sort(_half_planes(u, v, 5, 0.305), axis=0)[-2],  # inside at least four of the five lines
     "triangle": lambda u, v: np.max(_half_planes(u, v, 3, 0.5), axis=0),
 }
 CLUTTER: dict[str, Outline] = {
@@ -58,7 +58,7 @@ CLUTTER: dict[str, Outline] = {
     "crescent": lambda u, v: np.maximum(np.hypot(u, v) - 0.9, 0.75 - np.hypot(u - 0.45, v)),
     "ellipse": lambda u, v: (np.hypot(u, v / 0.4) - 0.95) * 0.4,
     "strip": lambda u, v: _bar(u, v, 0.98, 0.16),
-    "L": lambda u, v: np.minimum(_bar(u + 0.45, v, 0.22, 0.8), _bar(u, v - 0.58, 0.67, 0.22)),
+    "L": lambda u, v: np.minimum(_bar(u + 0.42, v, 0.2, 0.76), _bar(u, v - 0.56, 0.62, 0.2)),
     "arc": lambda u, v: np.maximum(np.abs(np.hypot(u, v) - 0.75) - 0.15, np.minimum(u, v)),
 }
 
@@ -93,7 +93,7 @@ def _place(
     margin = 0.3 * radius  # the centre stays inside the image by this much: at most a good half is cut off
     row = margin + rng.random() * (height - 2 * margin)
     column = margin + rng.random() * (width - 2 * margin)
-    angle = np.deg2rad(60) * (rng.random() - 0.5)
+    angle = np.deg2rad(60) * (rng.random() - 0.5)  # upright, give or take 30 degrees
     squeeze = 0.88 + 0.12 * rng.random()  # seen a little from the side; the clutter's ellipse is far flatter
     top, left = int(np.floor(row - radius)) - 1, int(np.floor(column - radius)) - 1
     side = int(np.ceil(2 * radius)) + 3
@@ -106,14 +106,14 @@ def _place(
 
 
 def _visible(layers: list[_Layer], height: int, width: int) -> list[tuple[_Layer, float]]:
-    """The layers in painting order with the share of each that is seen, without objects of which too little is."""
+    """The layers in painting order with the share of each that is seen, without those of which too little is."""
     hidden = np.zeros((height, width))
     kept = []
     for layer in reversed(layers):
         rows, columns, inner = _window(layer, height, width)
         cover = layer.cover[inner]
         visible = float((cover * (1 - hidden[rows, columns])).sum() / layer.cover.sum())
-        if visible < HIDDEN and layer.is_object:
+        if visible < HIDDEN:
             continue
         hidden[rows, columns] = np.maximum(hidden[rows, columns], cover)
         kept.append((layer, visible))

@@ -48,6 +48,11 @@ class DetectionSet:
         return digest.hexdigest()[:16]
 
 
+def data_hash(train: DetectionSet, test: DetectionSet) -> str:
+    """What a run learns from and what it is tested on, for its record."""
+    return f"{train.fingerprint()}-{test.fingerprint()}"
+
+
 class Source(Protocol):
     """Where splits come from; what configs/data/*.yaml instantiates as data.source."""
 

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rankdet.errors import UserError
 from rankdet.evaluation.postprocess import Detections
+from rankdet.files import write_text
 
 Result = dict[str, Any]
 
@@ -34,13 +34,7 @@ def save_results(results: Sequence[Result], path: Path) -> None:
     ValueError where a number is not finite.
     """
     lines = [json.dumps(result, allow_nan=False) for result in sorted(results, key=lambda result: result["image_id"])]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text("[\n" + ",\n".join(lines) + "\n]\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def load_results(path: Path) -> list[Result]:

@@ -6,7 +6,9 @@ from rankdet.results.plan import Run
 
 def data_hash(run: Run) -> str:
     """What run's record would give as data_hash. Reads (or draws) its splits; UserError for what is wrong in them."""
-    from rankdet.build import read_split  # torch: a table of finished runs on drawn data does without
+    # These bring torch, which a table of finished runs on drawn data does without.
+    from rankdet.build import read_split
+    from rankdet.data import records
 
     cfg = compose([*run.overrides, f"seed={run.seed}"])
-    return "-".join(read_split(cfg, split).fingerprint() for split in (cfg.splits.train, cfg.splits.test))
+    return records.data_hash(read_split(cfg, cfg.splits.train), read_split(cfg, cfg.splits.test))

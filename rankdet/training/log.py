@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
+from rankdet.files import write_text
 from rankdet.training.loop import StepReport
 
 
@@ -113,9 +114,7 @@ def truncate_after(path: Path, step: int) -> None:
                 kept.append(line)
         except json.JSONDecodeError:
             continue
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(f"{line}\n" for line in kept))
-    partial.replace(path)
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
