@@ -202,28 +202,28 @@ print(source.read("trainval").fingerprint(), flush=True)
 
 
 def start(root: Path, num_train: int) -> subprocess.Popen[str]:
-    """A process that will draw once it is sent a line."""
-    process = subprocess.Popen(
+    """A process that will draw once go() tells it to."""
+    return subprocess.Popen(
         [sys.executable, "-c", DRAW, str(root), str(num_train)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert process.stdout.readline() == "ready\n"
-    return process
 
 
-def go(process: subprocess.Popen[str]):
-    process.stdin.write("\n")
-    process.stdin.flush()
+def go(*processes: subprocess.Popen[str]):
+    """Waits until all have imported what they need, so that they draw at the same time."""
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * len(processes)
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
 
 
 def test_two_processes_that_draw_at_once_end_with_one_set(tmp_path: Path):
     root = tmp_path / "shapes"
     processes = [start(root, 60) for _ in range(2)]
-    for process in processes:
-        go(process)
+    go(*processes)
     answers = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     source = ShapesSource(root, num_train=60, num_val=2, num_test=4)
