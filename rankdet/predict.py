@@ -1,6 +1,7 @@
 """python -m rankdet.predict run=DIR input=IMAGE_OR_FOLDER [output=DIR] [threshold=0.3]: pictures with boxes."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,7 @@ def main() -> None:
     output = Path(given["output"] or Path(given["run"]) / "predictions")
     threshold = number(given["threshold"])
     paths = images_in(Path(given["input"]))
+    stems = Counter(path.stem for path in paths)
     output.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, unit="image", disable=not sys.stderr.isatty()):
         image = read_image(path)
@@ -42,7 +44,8 @@ def main() -> None:
         shown = found.scores > threshold
         boxes, labels, scores = (values[shown].cpu().numpy() for values in (found.boxes, found.labels, found.scores))
         picture = draw_detections(image, boxes, labels, scores, trained.classes)
-        destination = output / f"{path.stem}.png"
+        name = path.stem if stems[path.stem] == 1 else path.name  # a.jpg beside a.png
+        destination = output / f"{name}.png"
         if not cv2.imwrite(str(destination), picture[:, :, ::-1]):
             raise UserError(f"{destination}: cannot be written")
         print(f"{destination}: {len(boxes)} objects")

@@ -53,7 +53,7 @@ def targets(node, prefix=""):
 
 @pytest.fixture(scope="module")
 def every(repo):
-    """(group, option) -> a composed config with it, for every file in every group; each round takes one of every group."""
+    """(group, option) -> a composed config with it, for every file of every group; a round takes one of each group."""
     options = {group: names(repo, group) for group in groups(repo)}
     found = {}
     for position in range(max(map(len, options.values()))):

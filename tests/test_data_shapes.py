@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rankdet.data import draw
 from rankdet.data import shapes as shapes_module
 from rankdet.data.draw import CLUTTER, OBJECTS, _box, _Layer, _visible, draw_picture
 from rankdet.data.shapes import ABANDONED, ShapesSource
@@ -21,7 +22,7 @@ from rankdet.errors import UserError
 
 SMALL = {"num_train": 6, "num_val": 2, "num_test": 4}
 SIZES = (18.0, 64.0)
-# Of SMALL with seed 0. They change when pictures change: then raise shapes.VERSION and the mini protocols' versions.
+# Of SMALL with seed 0. Where a change of the pictures is meant, the mini protocols' versions change with these.
 PIXELS = "13ec2bb28a909917"
 FINGERPRINTS = {
     "train": "611ece0726f03782",
@@ -86,6 +87,14 @@ def test_other_settings_get_another_folder_and_more_images_begin_with_the_same(t
     assert np.asarray(Image.open(smaller[0].path)).shape == (96, 128, 3)
     settings = json.loads((sources[1].folder / "settings.json").read_text())
     assert settings["seed"] == 1
+
+
+def test_a_changed_program_draws_into_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = ShapesSource(tmp_path / "shapes", **SMALL).folder
+    edited = tmp_path / "draw.py"
+    edited.write_text(Path(draw.__file__).read_text() + "\n")
+    monkeypatch.setattr(draw, "__file__", str(edited))
+    assert ShapesSource(tmp_path / "shapes", **SMALL).folder != before
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_another_number_of_classes_starts_the_class_head_fresh_and_says_so(build
 def test_another_architecture_is_refused_and_nothing_changed(build, weights):
     model = build(3, 1, "model.fpn.channels=32")
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(UserError, match="another architecture, differs in .*fpn"):
+    with pytest.raises(UserError, match=r"another architecture, differs in .*fpn"):
         initialise_from(model, weights)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+from rankdet.build import make
+from rankdet.config import compose
+
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
 STEPS = 16
 
@@ -55,6 +58,11 @@ def settings(*more: str) -> list[str]:
         "runtime.progress=lines",
         *more,
     ]
+
+
+def shapes(arguments: Sequence[str]) -> Path:
+    """The folder that overrides' set is drawn into: its name ends in a hash of the settings."""
+    return make(compose(list(arguments)).data.source).folder
 
 
 def call(main: Callable[[], None], arguments: Sequence[str]) -> Done:

@@ -12,22 +12,23 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from rankdet.data import draw
 from rankdet.data.draw import OBJECTS, Shape, draw_picture
 from rankdet.data.records import DetectionSet
 from rankdet.data.voc import VOCSource
 from rankdet.errors import UserError
 
-VERSION = 1  # of the pictures that draw.py makes from given settings; part of the folder's name
 ABANDONED = 3600.0  # seconds after which a half-drawn folder is taken for one of a killed process
 
 
 class ShapesSource:
     """Reads the embedded set, drawing it first where it is not there.
 
-    It lies in <root>-<hash of all settings>, an ordinary VOC folder, so that other settings never meet old pictures.
-    It is drawn under a hidden name and then renamed: a killed process leaves no folder that could be taken for the set,
-    and of two that draw at once the later one uses the earlier one's. num_*: images a split; trainval: train and val.
-    height, width: pixels of each picture. sizes: shortest and longest diameter of a shape in pixels, see draw_picture.
+    It lies in <root>-<hash of all settings and of the drawing program>, an ordinary VOC folder, so that neither other
+    settings nor a changed program meet old pictures. It is drawn under a hidden name and then renamed: a killed process
+    leaves no folder that could be taken for the set, and of two that draw at once the later one uses the earlier one's.
+    num_*: images a split; trainval: train and val. height, width: pixels of each picture. sizes: shortest and longest
+    diameter of a shape in pixels, see draw_picture.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class ShapesSource:
         """Draws nothing yet. Raises UserError for settings from which no picture can be drawn."""
         self.name = name
         self._settings = {
-            "version": VERSION,
+            "program": _program_hash(),
             "seed": int(seed),
             "splits": {"train": int(num_train), "val": int(num_val), "test": int(num_test)},
             "size": [int(height), int(width)],
@@ -125,6 +126,11 @@ def _annotation(filename: str, picture: np.ndarray, shapes: list[Shape]) -> byte
 def _add(parent: ElementTree.Element, **texts: str | int) -> None:
     for tag, text in texts.items():
         ElementTree.SubElement(parent, tag).text = str(text)
+
+
+def _program_hash() -> str:
+    sources = [Path(file).read_bytes() for file in (draw.__file__, __file__)]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 
 def _remove_abandoned(folder: Path) -> None:
