@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 RUN   := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table-% tune publish tensorboard test test-full test-full-rest stress lint format clean
+.PHONY: help setup tune publish tensorboard test test-full test-full-rest stress lint format clean
 
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -35,10 +35,10 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 reproduce-table-%: $(STAMP) ## train what is missing for table N of PAPER, then print and save the table
-	@$(RUN) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data $(DATA) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(RUN) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
 
 tune: $(STAMP) ## search lr and box weight per loss on the validation split, by the recorded grid
-	@$(RUN) scripts/tune.py --protocol $(PROTOCOL) --data $(DATA) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(RUN) scripts/tune.py --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
 
 publish: $(STAMP) ## copy finished runs' records to experiments/ and regenerate the committed tables
 	@$(RUN) scripts/publish.py
@@ -66,4 +66,4 @@ format: $(STAMP) ## let ruff mend formatting and imports
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and the drawn data; runs/ stays
-	rm -rf $(VENV) data/shapes
+	rm -rf $(VENV) data/shapes-*

@@ -7,6 +7,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from rankdet.config import one_line
 from rankdet.data.augment import Augment
@@ -52,20 +54,33 @@ def make(node: DictConfig, **arguments: Any) -> Any:  # noqa: ANN401
 
 def build_detector(cfg: DictConfig, num_classes: int) -> Detector:
     """The network of cfg.model for the scores that cfg.loss asks for, and the criterion of its loss terms."""
+    if not (isinstance(cfg.prior, float) and 0 < cfg.prior < 1):
+        raise UserError(f"prior={cfg.prior}: must be a number between 0 and 1")
     loss = make(cfg.loss)
     terms = [loss] + ([make(cfg.box_loss)] if cfg.box_loss else [])
-    bias = loss.prior_bias(num_classes, cfg.prior)
+    try:
+        bias = loss.prior_bias(num_classes, cfg.prior)
+    except ValueError as error:  # a softmax over many classes cannot start each of them at any prior
+        raise UserError(f"config: {error}; lower prior") from error
     model = make(cfg.model, num_channels=loss.num_channels(num_classes), prior_bias=bias)
     return Detector(model, Criterion(terms), make(cfg.matching), make(cfg.evaluation), num_classes)
 
 
-def read_split(cfg: DictConfig, split: str) -> DetectionSet:
-    """One split (train, val, trainval, test) of cfg.data."""
-    source: Source = make(cfg.data.source)
-    return source.read(split)
+def open_source(cfg: DictConfig) -> Source:
+    """Where the splits (train, val, trainval, test) of cfg.data are read from."""
+    return make(cfg.data.source)
+
+
+def build_optimizer(cfg: DictConfig, parameters: list[Parameter], lr: float) -> Optimizer:
+    """cfg.optimizer over the parameters. UserError for a value that it refuses."""
+    try:
+        return make(cfg.optimizer)(parameters, lr=lr)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config: optimizer: {one_line(error)}") from error
 
 
 def build_dataset(cfg: DictConfig, detection_set: DetectionSet, training: bool) -> DetectionDataset:
-    """A split's images as the network sees them: augmented for training, only resized otherwise."""
+    """A split's images as the network sees them: augmented for training; otherwise only resized, and not cached."""
     augment = make(cfg.augment) if training else Augment(list(cfg.data.image_size))
-    return DetectionDataset(detection_set, augment, cfg.seed, cfg.data.cache, cfg.train_difficult)
+    cache = cfg.data.cache if training else "none"
+    return DetectionDataset(detection_set, augment, cfg.seed, cache, cfg.train_difficult)

@@ -1,6 +1,7 @@
 """What the commands share: one clear line and an exit code for the user's mistakes, and Hydra's flags where wanted."""
 
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
@@ -11,13 +12,15 @@ from omegaconf import DictConfig
 
 from rankdet.config import CONFIG_DIR, checked, compose
 from rankdet.errors import UserError
+from rankdet.training.codes import NOT_FINITE
+from rankdet.training.distributed import leave
 
 P = ParamSpec("P")
-USER_ERROR, NOT_FINITE = 2, 3  # exit codes
+USER_ERROR, INTERRUPTED = 2, 130  # exit codes, beside those of training/codes.py
 
 
 def command(main: Callable[P, None]) -> Callable[P, None]:
-    """Wraps a command's main: a UserError or a non-finite value is one line on stderr and its exit code."""
+    """Wraps a command's main: a UserError, a non-finite value or Ctrl-C is one line on stderr and its exit code."""
 
     @wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -25,13 +28,23 @@ def command(main: Callable[P, None]) -> Callable[P, None]:
             main(*args, **kwargs)
         except (UserError, FloatingPointError) as error:
             print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(USER_ERROR if isinstance(error, UserError) else NOT_FINITE) from None
+            leave(USER_ERROR if isinstance(error, UserError) else NOT_FINITE)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            leave(INTERRUPTED)
+        except SystemExit as error:
+            if isinstance(error.code, int):
+                leave(error.code)
+            raise
+        except Exception:
+            traceback.print_exc()
+            leave(1)
 
     return wrapped
 
 
-def hydra_command(config: str, run: Callable[[DictConfig], None]) -> None:
-    """Runs `run` on the config that the command line composes.
+def hydra_command(run: Callable[[DictConfig], None]) -> None:
+    """Runs `run` on the config that the command line composes from configs/train.yaml.
 
     Plain key=value settings are composed here, so that a mistake in them is one line. Hydra's own flags (--multirun,
     --cfg, --help, ...) go to Hydra.
@@ -45,13 +58,19 @@ def hydra_command(config: str, run: Callable[[DictConfig], None]) -> None:
     def task(cfg: DictConfig) -> None:
         run(checked(cfg, HydraConfig.get().runtime.choices))
 
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config)(task)()
+    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(task)()
 
 
 def settings(
-    arguments: list[str], required: tuple[str, ...], optional: dict[str, str | None]
+    arguments: list[str], usage: str | None, required: tuple[str, ...], optional: dict[str, str | None]
 ) -> tuple[dict[str, str | None], list[str]]:
-    """key=value arguments as (those named in required or optional, with defaults; the others as they are)."""
+    """key=value arguments as (those named in required or optional, with defaults; the others as they are).
+
+    -h or --help among them prints usage and ends the command.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print((usage or "").strip())
+        raise SystemExit(0)
     named: dict[str, str | None] = dict(optional)
     others = []
     for argument in arguments:

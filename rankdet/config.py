@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from rankdet.errors import UserError
 
@@ -141,8 +142,12 @@ def load(path: Path) -> DictConfig:
     """The config that a run saved beside its results."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; run= takes the directory of a run, e.g. runs/shapes/mini/.../seed0")
-    cfg = OmegaConf.load(path)
-    assert isinstance(cfg, DictConfig)
+    try:
+        cfg = OmegaConf.load(path)
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)}); train the run again") from error
+    if not isinstance(cfg, DictConfig):
+        raise UserError(f"{path}: is not a config; train the run again")
     OmegaConf.set_struct(cfg, True)
     return cfg
 

@@ -2,22 +2,33 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces path by text in one step; the old file stays until the new one is on the disk."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, in the same folder; what is there at the end takes path's place in one step.
+
+    The old file stays until the new one is on the disk, also where the writing fails or the power goes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
+        yield partial
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces path by text (UTF-8) in one step."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""python -m rankdet.predict run=DIR input=IMAGE_OR_FOLDER [output=DIR] [threshold=0.3]: pictures with boxes."""
+"""python -m rankdet.predict run=DIR input=IMAGE_OR_FOLDER [output=DIR] [threshold=0.3] [device=auto]: draws boxes."""
 
 import sys
 from collections import Counter
@@ -25,7 +25,7 @@ IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 def main() -> None:
     """Draws what a finished run finds with a score over `threshold` into PNG files in `output`."""
     optional = {"output": None, "threshold": "0.3", "device": "auto"}
-    given, overrides = settings(sys.argv[1:], required=("run", "input"), optional=optional)
+    given, overrides = settings(sys.argv[1:], __doc__, required=("run", "input"), optional=optional)
     device = choose_device(given["device"])
     trained = load_trained(Path(given["run"]), device, overrides)
     output = Path(given["output"] or Path(given["run"]) / "predictions")

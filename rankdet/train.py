@@ -5,6 +5,7 @@ alone one that is finished (its record.json is there).
 """
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
-from rankdet.build import Detector, build_dataset, build_detector, make, read_split
+from rankdet.build import Detector, build_dataset, build_detector, build_optimizer, make, open_source
 from rankdet.cli import command, hydra_command
 from rankdet.config import config_hash, identity, run_directory
 from rankdet.data.cleaning import describe_dirt
@@ -57,11 +58,17 @@ class Run:
 
     def __init__(self, cfg: DictConfig, directory: Path, here: World) -> None:
         self.cfg, self.directory, self.here = cfg, directory, here
-        self.train_set = read_split(cfg, cfg.splits.train)
-        self.test_set = read_split(cfg, cfg.splits.test)
-        if self.test_set.classes != self.train_set.classes:
-            names = f"{cfg.splits.train} and {cfg.splits.test}"
-            raise UserError(f"{self.test_set.name}: the splits {names} have different classes; set data.classes")
+        source = open_source(cfg)
+        self.train_set, self.test_set = source.read(cfg.splits.train), source.read(cfg.splits.test)
+        self.monitor_set = None
+        if cfg.splits.monitor is not None:
+            self.monitor_set = first_images(source.read(cfg.splits.monitor), cfg.runtime.monitor_images)
+        for split in filter(None, (self.test_set, self.monitor_set)):
+            if not split.records:
+                raise UserError(f"{split.name}: the split {split.split} has no image to evaluate on")
+            if split.classes != self.train_set.classes:
+                names = f"{cfg.splits.train} and {split.split}"
+                raise UserError(f"{split.name}: the splits {names} have different classes; list the same in both")
         self.data_hash = data_hash(self.train_set, self.test_set)
         torch.manual_seed(cfg.seed)
         self.detector: Detector = build_detector(cfg, len(self.train_set.classes))
@@ -82,11 +89,12 @@ class Run:
             model,
             self.detector.criterion,
             self.detector.assign,
-            make(cfg.optimizer)(trainable, lr=schedule.lr),
+            build_optimizer(cfg, trainable, schedule.lr),
             schedule,
             self.here.device,
             cfg.precision,
             cfg.clip_grad_norm,
+            self.here.size,
         )
 
     def to_the_end(self) -> None:
@@ -94,20 +102,28 @@ class Run:
         cfg, here, training = self.cfg, self.here, self.training
         total = training.schedule.total_steps
         notes = self.resume()
+        steps = set(here.gather(training.step))
+        if len(steps) > 1:
+            raise UserError(
+                f"{self.directory}: the processes found checkpoints of steps {steps}; they need one shared disk"
+            )
         dataset = build_dataset(cfg, self.train_set, training=True)
         workers = cfg.runtime.num_workers
         batches = train_loader(dataset, cfg.batch_size, total, training.step, here.rank, here.size, workers)
         if here.is_main:
-            write_text(self.directory / "config.yaml", OmegaConf.to_yaml(cfg))
+            text = OmegaConf.to_yaml(cfg)
+            write_text(self.directory / "config.yaml", text)
             log = RunLog(self.directory, training.step, total, cfg.runtime.log_every, cfg.runtime.progress)
         with log if here.is_main else nullcontext() as log:
             hooks = [] if log is None else [log]
-            for note in [f"run {self.directory}", describe_dirt(self.train_set), describe_dirt(self.test_set), *notes]:
+            if log:
+                log.config(text)
+            read = filter(None, (self.train_set, self.monitor_set, self.test_set))
+            for note in [f"run {self.directory}", *dict.fromkeys(map(describe_dirt, read)), *notes]:
                 if log and note:
                     log.note(note)
-            if cfg.splits.monitor is not None:
-                split = first_images(read_split(cfg, cfg.splits.monitor), cfg.runtime.monitor_images)
-                hooks.append(Monitor(split, self.evaluate, training.schedule.monitor_steps, total, log))
+            if self.monitor_set is not None:
+                hooks.append(Monitor(self.monitor_set, self.evaluate, training.schedule.monitor_steps, total, log))
             train(training, batches, [*hooks, self.checkpoint_hook()])
             results, metrics = self.evaluate(self.test_set)
             if log:
@@ -119,7 +135,13 @@ class Run:
         checkpoint, notes = load_newest(self.directory / "checkpoints")
         if checkpoint is None:
             if self.cfg.init_from:
-                notes += initialise_from(self.detector.model, Path(self.cfg.init_from))
+                return notes + initialise_from(self.detector.model, Path(self.cfg.init_from))
+            backbone = self.cfg.model.backbone
+            if backbone.weights is None and (backbone.frozen_stages or backbone.norm == "frozen_bn"):
+                raise UserError(
+                    "model.backbone.weights=null would freeze random layers: also set model.backbone.frozen_stages=0 "
+                    "and model.backbone.norm=bn or gn, or give weights"
+                )
             return notes
         if checkpoint["data_hash"] != self.data_hash:
             raise UserError(f"{self.directory}: was begun on other data; remove it, or give the data another data.name")
@@ -136,7 +158,7 @@ class Run:
         restore_random_state(checkpoint["random"][self.here.rank])
         return [*notes, f"continuing at step {training.step}"]
 
-    def checkpoint_hook(self) -> Any:  # noqa: ANN401
+    def checkpoint_hook(self) -> Callable[[StepReport], None]:
         """A hook that saves the run every runtime.checkpoint_every steps and at the last one."""
         before = dict(self.seconds)
         wall, cpu = time.monotonic(), time.process_time()
@@ -170,6 +192,7 @@ class Run:
     def evaluate(self, split: DetectionSet) -> tuple[list[Result], dict[str, float | None]]:
         """COCO results and metrics for a whole split, on every rank."""
         cfg, here, detector = self.cfg, self.here, self.detector
+        here.share_buffers(detector.model)
         workers = cfg.runtime.num_workers
         batches = evaluation_loader(build_dataset(cfg, split, training=False), 8, here.rank, here.size, workers)
         shares = here.gather(detect_all(detector, batches, split.category_ids, here.device))
@@ -215,7 +238,7 @@ class Run:
 @command
 def main() -> None:
     """The command."""
-    hydra_command("train", run)
+    hydra_command(run)
 
 
 if __name__ == "__main__":

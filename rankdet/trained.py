@@ -34,9 +34,17 @@ def load_trained(directory: Path, device: torch.device, overrides: list[str]) ->
     path = directory / "weights.pt"
     if not path.is_file():
         raise UserError(f"{path}: not there, so the run is not finished; start its training again to continue it")
-    weights = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch.load raise nearly anything
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__}); remove the run and train it again"
+        ) from error
     cfg.model.backbone.weights = None  # the file holds them all
     detector = build_detector(cfg, len(weights["classes"]))
-    detector.model.load_state_dict(weights["model"])
+    try:
+        detector.model.load_state_dict(weights["model"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: does not fit the model of {', '.join(overrides) or 'config.yaml'}") from error
     detector.model.to(device, memory_format=torch.channels_last).eval()
     return TrainedRun(cfg, detector, tuple(weights["classes"]), tuple(weights["category_ids"]))

@@ -11,9 +11,9 @@ from rankdet.results.plan import choose_data
 from rankdet.results.queue import Failure, Interrupted, failure_report
 from rankdet.results.records import run_records
 from rankdet.results.tune import load_grid, make_trials, tuning_yaml
+from rankdet.training.codes import NOT_FINITE
 
 ROOT = Path(__file__).resolve().parents[1]
-DIVERGED = 3  # a training's exit code when its loss is no longer finite: an outcome, not a fault
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
@@ -54,7 +54,7 @@ def tune(args: argparse.Namespace, root: Path) -> int:
         print("\n".join(shown(run, args.gpus) for run in runs if not run.finished))
         return 0
     failures = run_all(runs, args.jobs, args.gpus, root)
-    broken: list[Failure] = [failure for failure in failures if failure.code != DIVERGED]
+    broken: list[Failure] = [failure for failure in failures if failure.code != NOT_FINITE]
     if broken:
         print(failure_report(broken), file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rankdet.data.coco import COCOSource, coco_splits
-from rankdet.data.detect import detect_source
+from rankdet.data.layout import detect_source
 from rankdet.errors import UserError
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]

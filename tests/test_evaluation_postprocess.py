@@ -160,7 +160,7 @@ def test_boxes_that_are_not_finite_name_their_image():
     [("score_threshold", 1.0), ("score_threshold", -0.1), ("nms_iou", 0.0), ("pre_nms_top", 0), ("detections", 0)],
 )
 def test_settings_out_of_range_are_named(setting, value):
-    with pytest.raises(UserError, match=f"postprocess.{setting}"):
+    with pytest.raises(UserError, match=rf"evaluation\.{setting}"):
         PostProcess(**{setting: value})
 
 

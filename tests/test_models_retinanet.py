@@ -76,15 +76,15 @@ def test_mini_config(build):
     assert output.logits.shape == (2, 2_400, 3)
     assert output.deltas.shape == (2, 2_400, 4)
     torch.testing.assert_close(output.anchors[1], torch.tensor([-4.0, -4.0, 12.0, 12.0]))  # ratio 1 around (4, 4)
-    assert model.fpn.channels == 64
+    assert model.fpn.channels == 48
     assert sum(isinstance(m, nn.Conv2d) for m in model.heads.modules()) == 2 * 2 + 2
     assert all(p.requires_grad for p in model.parameters())
     stem, first = 3 * 16 * 49, 4 * 16 * 16 * 9
     later = sum((a * b + 3 * b * b) * 9 + a * b for a, b in ((16, 32), (32, 64), (64, 128)))
     affine = 2 * (5 * 16 + 5 * 32 + 5 * 64 + 5 * 128)
-    conv = 64 * 64 * 9 + 64
-    fpn = (32 + 64 + 128) * 64 + 3 * 64 + 3 * conv
-    heads = 4 * conv + (64 * 9 + 1) * 6 * (3 + 4)
+    conv = 48 * 48 * 9 + 48
+    fpn = (32 + 64 + 128) * 48 + 3 * 48 + 3 * conv
+    heads = 4 * conv + (48 * 9 + 1) * 6 * (3 + 4)
     assert sum(p.numel() for p in model.parameters()) == stem + first + later + affine + fpn + heads
 
 

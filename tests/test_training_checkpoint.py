@@ -57,6 +57,15 @@ def test_a_failing_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert torch.load(path) == {"x": 1}
 
 
+def test_the_new_file_takes_the_old_ones_place_at_once(tmp_path):
+    """It is not written over: whoever holds the old file, here by a second name, still has it whole."""
+    path, held = tmp_path / "weights.pt", tmp_path / "held.pt"
+    save_atomically({"x": 1}, path)
+    held.hardlink_to(path)
+    save_atomically({"x": 2}, path)
+    assert (torch.load(held), torch.load(path)) == ({"x": 1}, {"x": 2})
+
+
 def test_a_failing_checkpoint_removes_no_older_one(tmp_path, monkeypatch):
     for step in (2, 4):
         save_checkpoint(tmp_path, step, {})

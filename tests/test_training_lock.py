@@ -8,7 +8,8 @@ import pytest
 import tiny
 
 from rankdet.errors import UserError
-from rankdet.training.lock import BUSY, run_lock
+from rankdet.training.codes import BUSY
+from rankdet.training.lock import is_taken, run_lock
 
 
 def hold(directory, ready, with_child):
@@ -44,10 +45,12 @@ def test_held_by_a_living_process_and_free_as_soon_as_it_is_killed(tmp_path, wit
     process = holder(directory, ready, with_child)
     try:
         assert tiny.in_child(take, directory) == BUSY
+        assert is_taken(directory)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     assert tiny.in_child(take, directory) == 0
+    assert not is_taken(directory) and not is_taken(tmp_path / "never a run")
 
 
 def test_the_second_process_is_told_in_one_line(tmp_path, capsys, monkeypatch):

@@ -273,7 +273,7 @@ class TestStopwatch:
         plain, slow = training(), training()
         slow.criterion = Spoilt(slow.criterion, 0, Slow.apply)
         laps = [reports_of(t, [batch()])[0].stopwatch.totals() for t in (plain, slow)]
-        assert laps[0].keys() == laps[1].keys() == {"data", "forward", "loss", "backward"}
+        assert laps[0].keys() == laps[1].keys() == {"data", "forward", "matching", "loss", "backward"}
         assert laps[1]["loss"] >= 0.2
         assert all(seconds > 0 for seconds in laps[0].values())
 

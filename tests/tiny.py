@@ -47,6 +47,7 @@ def voc(folder: Path, root: Path, *more: str) -> list[str]:
 def settings(*more: str) -> list[str]:
     """A tiny run's settings, whatever its data."""
     return [
+        "data.image_size=[96,128]",
         "batch_size=4",
         f"schedule.length={4 * STEPS}",
         "schedule.milestones=[48]",

@@ -130,6 +130,7 @@ def _loader(
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         worker_init_fn=_single_threaded,
         generator=torch.Generator(),  # else each iterator advances torch's global generator, which resuming restores

@@ -83,7 +83,11 @@ class VOCSource:
         if not path.is_file():
             there = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "none"
             raise UserError(f"{path} does not exist: write it, or map data.source.splits to one that does ({there})")
-        for line in path.read_text(encoding="utf-8-sig").splitlines():
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 text ({error.reason}): write the image names in UTF-8") from error
+        for line in text.splitlines():
             whole = line.strip()
             if whole:  # further columns are VOC's per-class flags, unless a file name holds the blank
                 yield whole if self._annotation(whole).is_file() else whole.split()[0]

@@ -53,7 +53,11 @@ def detect_all(
 
 
 def all_metrics(detection_set: DetectionSet, results: list[Result]) -> dict[str, float | None]:
-    """COCO's and VOC's metrics in one flat dict, None where there is no object to find."""
+    """COCO's and VOC's metrics in one flat dict, None where there is no object to find.
+
+    By image id first: ties between images then fall alike however the images were shared among processes.
+    """
+    results = sorted(results, key=lambda result: result["image_id"])
     ground_truth = coco_ground_truth(detection_set)
     metrics = coco_metrics(ground_truth, results) | voc_metrics(ground_truth, results)
     return {name: None if math.isnan(value) else value for name, value in metrics.items()}

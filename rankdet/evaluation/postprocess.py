@@ -42,12 +42,12 @@ class PostProcess:
     def __post_init__(self) -> None:
         """Refuses settings out of range."""
         if not 0 <= self.score_threshold < 1:
-            raise UserError(f"postprocess.score_threshold: {self.score_threshold} is not in [0, 1)")
+            raise UserError(f"evaluation.score_threshold={self.score_threshold}: must lie in [0, 1)")
         if not 0 < self.nms_iou <= 1:
-            raise UserError(f"postprocess.nms_iou: {self.nms_iou} is not in (0, 1]")
+            raise UserError(f"evaluation.nms_iou={self.nms_iou}: must lie in (0, 1]")
         for key in ("pre_nms_top", "detections"):
             if getattr(self, key) < 1:
-                raise UserError(f"postprocess.{key}: {getattr(self, key)} is not 1 or more")
+                raise UserError(f"evaluation.{key}={getattr(self, key)}: must be 1 or more")
 
     @torch.no_grad()
     def __call__(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rankdet.files import write_text
+from rankdet.files import replacing, write_text
 from rankdet.results.plots import plot_table
 from rankdet.results.render import csv_text, markdown
 from rankdet.results.tables import Table
@@ -14,10 +14,6 @@ def save_table(table: Table, folder: Path) -> list[Path]:
     paths = [folder / f"{stem}{suffix}" for suffix in (".md", ".csv", ".png")]
     write_text(paths[0], f"{markdown(table)}\n![bars of the table above]({stem}.png)\n")
     write_text(paths[1], csv_text(table))
-    partial = folder / f".{stem}.partial.png"
-    try:
+    with replacing(paths[2]) as partial:
         plot_table(table, partial)
-        partial.replace(paths[2])
-    finally:
-        partial.unlink(missing_ok=True)
     return paths

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from rankdet.config import compose, config_hash, run_directory
-from rankdet.data.detect import detect_source
+from rankdet.data.layout import detect_source
 from rankdet.errors import UserError
 from rankdet.results.manifest import Manifest, ManifestRow
 from rankdet.results.registry import PrintedRow, PrintedTable

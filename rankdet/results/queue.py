@@ -15,7 +15,9 @@ from typing import IO, TextIO
 
 from tqdm import tqdm
 
-BUSY = 75  # a child's exit code: another process is training this run
+from rankdet.training.codes import BUSY
+from rankdet.training.lock import is_taken
+
 TAIL_LINES = 8
 
 
@@ -137,7 +139,7 @@ class Queue:
             child.log.close()
             if child.job.finished:
                 self.progress.ended(f"{child.job.name}: done")
-            elif code == BUSY:
+            elif code == BUSY or is_taken(child.job.directory):  # torchrun makes every exit code 1
                 self.elsewhere.append((time.monotonic() + self.retry, child.job))
                 self.progress.note(f"{child.job.name}: another process is training it; waiting for it")
             else:
@@ -145,7 +147,7 @@ class Queue:
                 self.progress.ended(f"{child.job.name}: FAILED (exit code {code})")
 
     def _stop(self) -> None:
-        """Ends what still runs: SIGTERM, which lets a training checkpoint, then SIGKILL."""
+        """Ends what still runs: SIGTERM, then SIGKILL. A training goes on from its last checkpoint next time."""
         for child in self.children:
             _kill(child, signal.SIGTERM)
         deadline = time.monotonic() + self.grace
@@ -160,7 +162,7 @@ class Queue:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def note(signum: int, _frame: FrameType | None) -> None:
-            if self.signal is not None:  # asked twice: do not wait for checkpoints
+            if self.signal is not None:  # asked twice: do not wait
                 for child in self.children:
                     _kill(child, signal.SIGKILL)
             self.signal = signum

@@ -7,8 +7,9 @@ from rankdet.results.plan import Run
 def data_hash(run: Run) -> str:
     """What run's record would give as data_hash. Reads (or draws) its splits; UserError for what is wrong in them."""
     # These bring torch, which a table of finished runs on drawn data does without.
-    from rankdet.build import read_split
+    from rankdet.build import open_source
     from rankdet.data import records
 
     cfg = compose([*run.overrides, f"seed={run.seed}"])
-    return records.data_hash(read_split(cfg, cfg.splits.train), read_split(cfg, cfg.splits.test))
+    source = open_source(cfg)
+    return records.data_hash(source.read(cfg.splits.train), source.read(cfg.splits.test))

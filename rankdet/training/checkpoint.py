@@ -1,6 +1,5 @@
 """Checkpoints: written whole or not at all, the newest two kept, a broken one passed over."""
 
-import os
 import random
 import re
 from pathlib import Path
@@ -9,27 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from rankdet.files import replacing
+
 KEPT = 2
 
 
 def save_atomically(content: Any, path: Path) -> None:  # noqa: ANN401
-    """torch.save that leaves either the old file or the whole new one, also across a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """torch.save that leaves either the old file or the whole new one."""
+    with replacing(path) as partial, partial.open("wb") as file:  # given a path, torch.save would store its name
+        torch.save(content, file)
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:
-    """Adds step-<step>.pt to folder and removes all but the newest KEPT."""
+    """Adds step-<step>.pt to folder; removes all but the newest KEPT, and what a killed process left half-written."""
     save_atomically({"step": step, **content}, folder / f"step-{step:08d}.pt")
-    for old in list_checkpoints(folder)[KEPT:]:
+    for old in [*list_checkpoints(folder)[KEPT:], *folder.glob(".step-*.partial.pt")]:
         old.unlink(missing_ok=True)
 
 

@@ -1,13 +1,15 @@
 """One process or many: torchrun's environment, the device, and the few exchanges that a run needs."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from rankdet.errors import UserError
 
@@ -41,10 +43,29 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Rank 0's buffers on every rank: batch norm's running means drift apart, and rank 0's are the ones saved."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def barrier(self) -> None:
         """Waits until every rank is here."""
         if self.size > 1:
             dist.barrier()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process with an exit code; at once where it is one of many.
+
+    An orderly end would wait for the others, who wait for this one in the middle of a step. torchrun ends them when it
+    sees that this one is gone.
+    """
+    if dist.is_available() and dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -66,6 +87,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 def world(device: str, gpus: int) -> Iterator[World]:
     """Joins the processes that torchrun started (nccl on GPUs, gloo on a CPU); alone without torchrun.
 
+    After an error in its body nothing is shut down, and the process should end by leave().
+
     gpus: how many processes the config asks for, 0 or 1 for one. Another number is a UserError, since it would
     change which scores are ranked together.
     """
@@ -81,8 +104,8 @@ def world(device: str, gpus: int) -> Iterator[World]:
         return
     if target.type == "cuda":
         torch.cuda.set_device(target)
-    dist.init_process_group("nccl" if target.type == "cuda" else "gloo")
-    try:
-        yield World(dist.get_rank(), size, target)
-    finally:
-        dist.destroy_process_group()
+        dist.init_process_group("nccl", device_id=target)
+    else:
+        dist.init_process_group("gloo")
+    yield World(dist.get_rank(), size, target)
+    dist.destroy_process_group()  # not after an error: see leave()

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rankdet.errors import UserError
-
-BUSY = 75  # exit code (EX_TEMPFAIL): another process is training this run
+from rankdet.training.codes import BUSY
 
 
 @contextmanager
@@ -31,3 +30,15 @@ def run_lock(directory: Path) -> Iterator[None]:
             print(f"{directory}: another process is training this run", flush=True)
             raise SystemExit(BUSY) from None
         yield
+
+
+def is_taken(directory: Path) -> bool:
+    """Whether another process holds directory/.lock at this moment."""
+    try:
+        with (directory / ".lock").open("r+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return False
+    return False

@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
+from rankdet.errors import UserError
 from rankdet.files import write_text
 from rankdet.training.loop import StepReport
 
@@ -24,6 +25,8 @@ class RunLog:
     """
 
     def __init__(self, directory: Path, step: int, total_steps: int, every: int, progress: str) -> None:
+        if progress not in ("auto", "bar", "lines"):
+            raise UserError(f"runtime.progress={progress}: must be auto, bar or lines")
         self.path = directory / "log.jsonl"
         self.total_steps, self.every, self.first_step = total_steps, every, step
         truncate_after(self.path, step)
@@ -31,7 +34,7 @@ class RunLog:
         self.board = SummaryWriter(str(directory), purge_step=step + 1)
         self.sums: dict[str, Any] = {}
         self.count = self.images = 0
-        self.begun = self.since = time.monotonic()
+        self.begun = time.monotonic()
         bar = progress == "bar" or (progress == "auto" and sys.stderr.isatty())
         self.bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, disable=not bar)
 
@@ -59,7 +62,7 @@ class RunLog:
         means = {name: float(value) / self.count for name, value in self.sums.items()}
         laps = report.stopwatch.totals()
         spent = sum(laps.values())
-        speed = {"images_per_s": self.images / (time.monotonic() - self.since)}
+        speed = {"images_per_s": self.images / spent}  # of training: not of evaluation or checkpoints in between
         speed |= {f"share_{name}": seconds / spent for name, seconds in laps.items()}
         entry = {f"train/{k}": v for k, v in means.items()} | {
             "train/lr": report.lr,
@@ -67,7 +70,7 @@ class RunLog:
         }
         self.scalars(report.step, entry | {f"speed/{k}": v for k, v in speed.items()})
         self.say(report.step, "  ".join(f"{k} {v:.4f}" for k, v in means.items()), speed["images_per_s"])
-        self.sums, self.count, self.images, self.since = {}, 0, 0, time.monotonic()
+        self.sums, self.count, self.images = {}, 0, 0
 
     def say(self, step: int, text: str, images_per_s: float) -> None:
         """One line of progress: in the bar where there is one, else printed with the time left."""
@@ -93,6 +96,10 @@ class RunLog:
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """image: uint8 [H, W, 3], RGB."""
         self.board.add_image(name, image, step, dataformats="HWC")
+
+    def config(self, yaml: str) -> None:
+        """The run's config as a page of TensorBoard's TEXT tab."""
+        self.board.add_text("config", f"```yaml\n{yaml}```", self.first_step)
 
     def hyperparameters(self, config: dict[str, Any], metrics: dict[str, float], step: int) -> None:
         """The run's row in TensorBoard's HPARAMS tab, in its own event file (add_hparams would make another)."""

@@ -33,13 +33,17 @@ class Training:
     device: torch.device
     precision: str = "fp32"
     clip_grad_norm: float | None = None
+    world_size: int = 1  # processes that share each batch
     step: int = 0  # optimiser steps done
     scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
-        """fp16 alone needs its gradients scaled."""
+        """Refuses slips; fp16 alone needs its gradients scaled."""
         if self.precision not in AUTOCAST:
             raise UserError(f"precision={self.precision}: must be one of {', '.join(AUTOCAST)}")
+        clip = self.clip_grad_norm
+        if clip is not None and not (isinstance(clip, int | float) and clip > 0):
+            raise UserError(f"clip_grad_norm={clip}: must be a positive number, or null for no clipping")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -56,7 +60,7 @@ class StepReport:
     parts: dict[str, Tensor]  # the loss and its parts, detached, on the device
     lr: float
     grad_norm: Tensor  # 2-norm of the whole gradient before clipping
-    images: int
+    images: int  # of all processes
     stopwatch: Stopwatch
 
 
@@ -76,7 +80,7 @@ def train(training: Training, batches: Iterable[Batch], hooks: list[Callable[[St
         with t.autocast():
             output = t.model(batch.images.to(t.device, non_blocking=True))
         watch.lap("forward")
-        loss, gradients = loss_and_gradients(t, output, batch.targets)
+        loss, gradients = loss_and_gradients(t, output, batch.targets, watch)
         watch.lap("loss")
         t.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward([output.logits, output.deltas], gradients)
@@ -88,14 +92,16 @@ def train(training: Training, batches: Iterable[Batch], hooks: list[Callable[[St
         t.scaler.update()
         t.step += 1
         watch.lap("backward")
-        report = StepReport(t.step, {"loss": loss.total.detach(), **loss.parts}, lr, norm, len(batch.targets), watch)
+        report = StepReport(
+            t.step, {"loss": loss.total.detach(), **loss.parts}, lr, norm, len(batch.targets) * t.world_size, watch
+        )
         for hook in hooks:
             hook(report)
         watch.start()
 
 
 def loss_and_gradients(
-    training: Training, output: DetectorOutput, targets: list[Target]
+    training: Training, output: DetectorOutput, targets: list[Target], watch: Stopwatch
 ) -> tuple[LossOutput, list[Tensor]]:
     """The loss and its gradients with respect to the network's two outputs, scaled for fp16.
 
@@ -105,7 +111,9 @@ def loss_and_gradients(
     logits = output.logits.detach().float().requires_grad_()
     deltas = output.deltas.detach().float().requires_grad_()
     require_finite(logits.detach().sum() + deltas.detach().sum(), training.step, {}, targets, "network output")
-    loss = training.criterion(training.assign(output._replace(logits=logits, deltas=deltas), targets))
+    inputs = training.assign(output._replace(logits=logits, deltas=deltas), targets)
+    watch.lap("matching")
+    loss = training.criterion(inputs)
     require_finite(loss.total.detach(), training.step, loss.parts, targets, "loss")
     loss.total.backward()
     scale = training.scaler.scale

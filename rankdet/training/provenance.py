@@ -16,7 +16,7 @@ REPO = Path(__file__).resolve().parents[2]
 def provenance(device: torch.device) -> dict[str, Any]:
     """Commit (None outside a checkout), whether the code differs from it, versions, hardware, the date (UTC)."""
     commit = git("rev-parse", "--short=12", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "rankdet", "configs")
+    changed = git("status", "--porcelain", "--", "rankdet", "configs")  # a new, untracked loss is a change too
     return {
         "commit": commit,
         "dirty": bool(changed) if commit else None,

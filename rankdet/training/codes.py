@@ -1,0 +1,4 @@
+"""Exit codes of a training that whoever started it can act on."""
+
+NOT_FINITE = 3  # the loss or a gradient was not finite: an outcome, not a fault of the program
+BUSY = 75  # another process is training this run (EX_TEMPFAIL)
