@@ -47,12 +47,12 @@ tensorboard: $(STAMP) ## watch all runs at http://localhost:PORT
 	$(BIN)/tensorboard --logdir runs --port $(PORT)
 
 test: $(STAMP) ## the tests a newcomer runs (up to 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 -m "not full and not stress"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full and not stress"
 
 test-full: test test-full-rest ## all but the stress tests (up to 40 minutes)
 
 test-full-rest: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "full and not stress"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "full and not stress"
 
 stress: $(STAMP) ## the long tests
 	$(BIN)/python -m pytest -m stress

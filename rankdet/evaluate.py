@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 
-from rankdet.build import build_dataset, open_source
+from rankdet.assess import assess
+from rankdet.build import open_source
 from rankdet.cli import command, settings
-from rankdet.data.loader import evaluation_loader
 from rankdet.data.records import DetectionSet
 from rankdet.errors import UserError
-from rankdet.evaluation.inference import all_metrics, detect_all
 from rankdet.evaluation.results import save_results
 from rankdet.files import write_json
 from rankdet.trained import load_trained
@@ -37,13 +36,9 @@ def main() -> None:
         output = Path(given["output"] or directory / "evaluation" / (split_name + ("-overridden" if overrides else "")))
         if output == directory / "evaluation" / cfg.splits.test:
             require_recorded_data(directory, split)
-        dataset = build_dataset(cfg, split, training=False)
-        batches = evaluation_loader(dataset, 8, here.rank, here.size, cfg.runtime.num_workers)
-        shares = here.gather(detect_all(trained.detector, batches, split.category_ids, here.device))
+        results, metrics = assess(cfg, trained.detector, split, here)
         if not here.is_main:
             return
-        results = [result for share in shares for result in share]
-        metrics = all_metrics(split, results)
         save_results(results, output / "detections.json")
         write_json(output / "metrics.json", metrics)
         lines = [f"{name:28} " + ("-" if value is None else f"{100 * value:6.2f}") for name, value in metrics.items()]

@@ -14,14 +14,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
+from rankdet.assess import assess
 from rankdet.build import Detector, build_dataset, build_detector, build_optimizer, make, open_source
 from rankdet.cli import command, hydra_command
 from rankdet.config import config_hash, identity, run_directory
 from rankdet.data.cleaning import describe_dirt
-from rankdet.data.loader import evaluation_loader, train_loader
+from rankdet.data.loader import train_loader
 from rankdet.data.records import DetectionSet, data_hash
 from rankdet.errors import UserError
-from rankdet.evaluation.inference import all_metrics, detect_all
 from rankdet.evaluation.results import Result, save_results
 from rankdet.files import write_json, write_text
 from rankdet.training.checkpoint import (
@@ -190,14 +190,8 @@ class Run:
         }
 
     def evaluate(self, split: DetectionSet) -> tuple[list[Result], dict[str, float | None]]:
-        """COCO results and metrics for a whole split, on every rank."""
-        cfg, here, detector = self.cfg, self.here, self.detector
-        here.share_buffers(detector.model)
-        workers = cfg.runtime.num_workers
-        batches = evaluation_loader(build_dataset(cfg, split, training=False), 8, here.rank, here.size, workers)
-        shares = here.gather(detect_all(detector, batches, split.category_ids, here.device))
-        results = [result for share in shares for result in share]
-        return results, all_metrics(split, results)
+        """COCO results and metrics of a split."""
+        return assess(self.cfg, self.detector, split, self.here)
 
     def record(self, results: list[Result], metrics: dict[str, float | None], log: RunLog) -> None:
         """Writes weights, detections and, last, record.json, which makes the run a finished one."""

@@ -151,3 +151,18 @@ def test_the_command_of_a_run(tmp_path):
     )
     with pytest.raises(UserError, match="JOBS=0"):
         run_all([run], 0, 0, tmp_path)
+
+
+def test_a_setting_of_the_loss_is_for_the_rows_whose_loss_has_it(repo, tmp_path):
+    """Table 2 under mini: of CE + OHEM, focal, AUC and AP, two have a delta; the others keep the runs they have."""
+    registry = load_registry(repo / "experiments" / "registry.yaml")
+    own_manifest = load_manifest(repo / "experiments" / "ap-loss" / "table-2.yaml", registry)
+    shapes = choose_data("shapes")
+    plain = make_plan(own_manifest, "mini", shapes, tmp_path).runs()
+    own = make_plan(own_manifest, "mini", shapes, tmp_path, ("loss.delta=0.5",)).runs()
+    assert len(plain) == len(own) == 12
+    kept = {run.directory for run in plain} & {run.directory for run in own}
+    assert len(kept) == 6
+    assert sum("loss.delta=0.5" in run.overrides for run in own) == 6
+    with pytest.raises(UserError, match=r"'loss\.gama=1': no loss of this table has that setting"):
+        make_plan(own_manifest, "mini", shapes, tmp_path, ("loss.gama=1",))

@@ -88,7 +88,7 @@ def test_reproduce_lists_failures_and_still_prints(root, front_end, stand_in, ca
     assert front_end("reproduce")(["table-1", "--jobs", "1", "loss.delta=3"], root) == 1
     out, err = capsys.readouterr()
     assert "1 of 2 seeds" in out
-    assert "Own overrides in every row: loss.delta=3." in out
+    assert "Own overrides in every row whose loss has them: loss.delta=3." in out
     assert "2 runs failed:" in err
     assert "| error: no such luck" in err
     assert not (root / "runs" / "tables" / "ap-loss" / "table-1.mini.md").exists()

@@ -205,7 +205,7 @@ def test_text_states_what_was_run(tmp_path):
         "500 steps, 4000 to 8000 images seen, 40 to 55 s of training. All 6 runs: 4 CPU minutes",  # 6 * 39 s = 3.9 min
         "A CPU, 2 cores; torch 2.15.0, threads per run: 1",
         "commit abc123 (with uncommitted changes); runs of 2026-01-02",
-        "Own overrides in every row: loss.delta=0.5",
+        "Own overrides in every row whose loss has them: loss.delta=0.5",
         "nothing was tuned",
         "nothing here confirms or refutes them",
         "Some runs are missing or stale",

@@ -17,7 +17,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rankdet import evaluate, predict, train
+from rankdet import assess, evaluate, predict, train
 from rankdet.config import compose, run_directory
 from rankdet.training import checkpoint
 from rankdet.training.codes import BUSY
@@ -264,7 +264,7 @@ def die(moment, arguments):
     elif moment == "before any checkpoint":
         train.save_checkpoint = kill
     elif moment == "evaluating":
-        train.all_metrics = lambda *a, metrics=train.all_metrics: kill() if "test" in a[0].split else metrics(*a)
+        assess.all_metrics = lambda *a, metrics=assess.all_metrics: kill() if "test" in a[0].split else metrics(*a)
     else:
         train.provenance = kill
     sys.argv = ["train", *arguments]

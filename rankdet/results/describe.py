@@ -22,7 +22,7 @@ def description(table: Table) -> list[str]:
     if records:
         lines += [_protocol(table), _data(table), _seeds(table), _budget(table), _machine(table), _commits(table)]
     if plan.args:
-        lines.append(f"Own overrides in every row: {' '.join(plan.args)}.")
+        lines.append(f"Own overrides in every row whose loss has them: {' '.join(plan.args)}.")
     if plan.protocol in ("mini", "mini_long"):
         if plan.manifest.mini_overrides:
             lines.append(f"In every row under mini: {' '.join(plan.manifest.mini_overrides)}.")

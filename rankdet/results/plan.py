@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from rankdet.config import compose, config_hash, run_directory
 from rankdet.data.layout import detect_source
 from rankdet.errors import UserError
@@ -12,6 +14,7 @@ from rankdet.results.manifest import Manifest, ManifestRow
 from rankdet.results.registry import PrintedRow, PrintedTable
 from rankdet.results.tuning import TUNED_KEYS, Tuning, find_tuning
 
+MISSING = object()
 MINI = ("mini", "mini_long")
 RECORD = "record.json"
 
@@ -113,6 +116,7 @@ def make_plan(manifest: Manifest, protocol: str, data: DataChoice, root: Path, a
         if item.partition("=")[0] in ("seed", "experiment", "protocol", "data", "data.root"):
             raise UserError(f"ARGS: {item!r} is chosen by the table; see PROTOCOL=, DATA=, and the manifest's seeds")
     tuning = find_tuning(root, data.name) if protocol in MINI else None
+    concerned: set[str] = set()
     runs: dict[str, tuple[Run, ...]] = {}
     rows = []
     for table, printed in manifest.printed():
@@ -121,10 +125,24 @@ def make_plan(manifest: Manifest, protocol: str, data: DataChoice, root: Path, a
         if entry is not None and why is None:
             first = entry.same_run_as or entry.key
             if first not in runs:
-                runs[first] = _runs(manifest, entry, protocol, data, tuning, args, root)
+                own = tuple(item for item in args if _concerns(entry, item))
+                concerned.update(own)
+                runs[first] = _runs(manifest, entry, protocol, data, tuning, own, root)
         planned = runs[entry.same_run_as or entry.key] if entry is not None and why is None else ()
         rows.append(PlannedRow(table, printed, planned, why, entry.same_run_as if entry else None))
+    for item in args:
+        if runs and item not in concerned:
+            raise UserError(f"ARGS: {item!r}: no loss of this table has that setting")
     return Plan(manifest, protocol, data, args, tuning, tuple(rows))
+
+
+def _concerns(row: ManifestRow, item: str) -> bool:
+    """Whether an override is for this row: loss.<key> is for the rows whose loss has that key, the others for all."""
+    key = item.partition("=")[0]
+    return (
+        not key.startswith("loss.")
+        or OmegaConf.select(compose([f"loss={row.loss}"]), key, default=MISSING) is not MISSING
+    )
 
 
 def _why_not(entry: ManifestRow | None, protocol: str) -> str | None:
