@@ -36,7 +36,7 @@ def make_plan(root, table, seeds=(0, 1, 2), why=None, args=(), tuning=None, **ru
         runs = () if key in why else tuple(make_run(root, key, seed, **run_options) for seed in seeds)
         rows.append(PlannedRow(table, printed, runs, why.get(key), None))
         entries[key] = ManifestRow(key, (f"loss={key}",), key not in why, False, why.get(key), None)
-    manifest = Manifest(Path("table-9.yaml"), "paper", "table-9", (table,), "e", tuple(seeds), (), entries)
+    manifest = Manifest(Path("table-9.yaml"), "paper", "table-9", (table,), "e", tuple(seeds), (), (), entries)
     return Plan(manifest, "mini", DataChoice("made", ("data=made",)), tuple(args), tuning, tuple(rows))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -194,6 +195,7 @@ def test_pairs_that_the_paper_ties_are_left_out(tmp_path):
 
 def test_text_states_what_was_run(tmp_path):
     plan = make_plan(tmp_path, TABLE, args=("loss.delta=0.5",))
+    plan = replace(plan, manifest=replace(plan.manifest, mini_notes=("Rows were warmed up unequally.",)))
     records = records_of(plan, {"a": [0.3, 0.31, 0.32], "b": [0.2, 0.2, 0.2]}, dirty=True)
     records[0].content.update(train_seconds=55.4, image_passes=8000)
     text = markdown(collect(plan, records))
@@ -206,6 +208,7 @@ def test_text_states_what_was_run(tmp_path):
         "A CPU, 2 cores; torch 2.15.0, threads per run: 1",
         "commit abc123 (with uncommitted changes); runs of 2026-01-02",
         "Own overrides in every row whose loss has them: loss.delta=0.5",
+        "- Rows were warmed up unequally.",
         "nothing was tuned",
         "nothing here confirms or refutes them",
         "Some runs are missing or stale",

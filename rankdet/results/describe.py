@@ -8,7 +8,7 @@ from rankdet.results.tables import Ordering, Table, orderings
 PROTOCOLS = {
     "mini": "a quarter-width RetinaNet from scratch, minutes on a CPU",
     "mini_long": "the mini protocol with four times the steps",
-    "paper": "as printed in the paper",
+    "paper": "the paper's training, tested at 512 x 512",
 }
 
 
@@ -26,7 +26,7 @@ def description(table: Table) -> list[str]:
     if plan.protocol in ("mini", "mini_long"):
         if plan.manifest.mini_overrides:
             lines.append(f"In every row under mini: {' '.join(plan.manifest.mini_overrides)}.")
-        lines += _tuning(table)
+        lines += [*plan.manifest.mini_notes, *_tuning(table)]
         lines.append(
             "The paper's numbers come from other data, a larger pretrained detector and far longer training. Heights "
             "do not compare, and nothing here confirms or refutes them: only the order of the rows is set against the "

@@ -10,7 +10,7 @@ from rankdet.results.reading import check_keys, read_yaml
 from rankdet.results.registry import PrintedRow, PrintedTable, Registry
 
 KEYS = ("tables", "experiment", "seeds", "rows")
-OPTIONAL = ("mini_overrides",)
+OPTIONAL = ("mini_overrides", "mini_notes")
 ROW_KEYS = ("overrides", "mini", "paper", "reason", "same_run_as")
 # What the front-end decides; a row that set them too would silently win or lose.
 RESERVED = ("experiment", "protocol", "data", "data.root", "seed", "gpus")
@@ -35,7 +35,8 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long."""
+    """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long; mini_notes:
+    sentences about what that does to the rows, printed under the table."""
 
     path: Path
     paper: str
@@ -44,6 +45,7 @@ class Manifest:
     experiment: str
     seeds: tuple[int, ...]
     mini_overrides: tuple[str, ...]
+    mini_notes: tuple[str, ...]
     rows: dict[str, ManifestRow]
 
     def printed(self) -> Iterable[tuple[PrintedTable, PrintedRow]]:
@@ -69,8 +71,9 @@ def load_manifest(path: Path, registry: Registry) -> Manifest:
     rows = {key: _follow(row, rows, path) for key, row in rows.items()}
     _check_against(tables, rows, path)
     mini_overrides = _overrides(raw.get("mini_overrides", []), f"{path}: mini_overrides")
+    notes = tuple(str(note) for note in _list(raw.get("mini_notes", []), f"{path}: mini_notes"))
     return Manifest(
-        path, path.parent.name, path.stem, tables, str(raw["experiment"]), tuple(seeds), mini_overrides, rows
+        path, path.parent.name, path.stem, tables, str(raw["experiment"]), tuple(seeds), mini_overrides, notes, rows
     )
 
 
