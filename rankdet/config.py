@@ -122,6 +122,7 @@ def identity(cfg: DictConfig) -> dict[str, Any]:
         for key in path:
             node = node.get(key) or {}
         node.pop(last, None)
+    plain["gpus"] = 0 if plain["gpus"] == 1 else plain["gpus"]  # one process either way
     return plain
 
 

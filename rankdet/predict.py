@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from rankdet.cli import command, settings
-from rankdet.data.augment import resize_image
+from rankdet.data.augment import Augment
 from rankdet.data.image import read_image
 from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
@@ -31,15 +31,16 @@ def main() -> None:
     output = Path(given["output"] or Path(given["run"]) / "predictions")
     threshold = number(given["threshold"])
     paths = images_in(Path(given["input"]))
+    resize = Augment(list(trained.cfg.data.image_size))
     stems = Counter(path.stem for path in paths)
     output.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, unit="image", disable=not sys.stderr.isatty()):
         image = read_image(path)
         height, width = image.shape[:2]
-        small = resize_image(image, *trained.cfg.data.image_size, "area").copy()
+        small = resize.prepare(image)
         empty = torch.zeros(0)
         target = Target(empty.view(0, 4), empty.long(), empty.bool(), 0, (height, width))
-        batch = Batch(torch.from_numpy(small).permute(2, 0, 1)[None].contiguous(), [target])
+        batch = Batch(torch.tensor(small).permute(2, 0, 1)[None].contiguous(), [target])
         found = detect(trained.detector, batch, device)[0]
         shown = found.scores > threshold
         boxes, labels, scores = (values[shown].cpu().numpy() for values in (found.boxes, found.labels, found.scores))

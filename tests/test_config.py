@@ -260,6 +260,9 @@ class TestRunDirectory:
         assert str(run_directory(cfg)) == expected
         assert re.fullmatch(r"[0-9a-f]{8}", config_hash(cfg))
 
+    def test_one_gpu_is_the_same_run_as_none_and_two_are_another(self, plain):
+        assert run_directory(compose(["gpus=1"])) == run_directory(plain) != run_directory(compose(["gpus=2"]))
+
     def test_ignores_where_and_how(self, plain):
         elsewhere = [
             "seed=5",
