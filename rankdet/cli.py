@@ -20,7 +20,10 @@ USER_ERROR, INTERRUPTED = 2, 130  # exit codes, beside those of training/codes.p
 
 
 def command(main: Callable[P, None]) -> Callable[P, None]:
-    """Wraps a command's main: a UserError, a non-finite value or Ctrl-C is one line on stderr and its exit code."""
+    """Wraps a command's main: a UserError, a non-finite value or Ctrl-C is one line on stderr and its exit code.
+
+    Any other error is a traceback and code 1. After any of them a process that is one of many leaves at once.
+    """
 
     @wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -157,7 +157,7 @@ def merge_dotlist(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """cfg with key=value settings on top; UserError for a key that cfg lacks."""
     try:
         merged = OmegaConf.merge(cfg, OmegaConf.from_dotlist(overrides))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"config: {one_line(error)}") from error
     assert not isinstance(merged, ListConfig)
     return merged

@@ -47,7 +47,10 @@ def main() -> None:
 
 def require_recorded_data(directory: Path, split: DetectionSet) -> None:
     """UserError if the test split is no longer the one that the run's record was measured on."""
-    recorded = json.loads((directory / "record.json").read_text())["data_hash"].split("-")[1]
+    path = directory / "record.json"
+    if not path.is_file():
+        raise UserError(f"{path}: not there, so the run is not finished; start its training again to continue it")
+    recorded = json.loads(path.read_text())["data_hash"].split("-")[1]
     if split.fingerprint() != recorded:
         raise UserError(
             f"{directory}: measured on other annotations ({recorded}) than {split.name}/{split.split} has now "

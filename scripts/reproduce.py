@@ -63,9 +63,7 @@ def dry_run(plan: Plan, gpus: int) -> int:
 def reproduce(plan: Plan, jobs: int, gpus: int, root: Path) -> int:
     """Runs what is missing, prints the table and saves it under runs/tables/."""
     runs = plan.runs()
-    # Drawn data follow from the config; a folder's may have changed since its runs.
-    look = plan.data.name != "shapes" or not all(run.finished for run in runs)
-    today = data_hash(runs[0]) if runs and look else None
+    today = data_hash(runs[0]) if runs else None  # a folder, or the program that draws, may have changed since the runs
     failures = run_all(runs, jobs, gpus, root)
     table = collect(plan, run_records(runs), today)
     print(markdown(table))

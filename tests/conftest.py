@@ -20,10 +20,10 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder with the real photographs (bccd, coco128): $RANKDET_DATA, or shared/data beside the checkout."""
-    for folder in (os.environ.get("RANKDET_DATA"), REPO.parent / "shared" / "data"):
-        if folder and (Path(folder) / "bccd").is_dir():
-            return Path(folder)
-    if os.environ.get("CI"):
-        pytest.fail("the real photographs (shared/data beside the checkout, or $RANKDET_DATA) must be there in CI")
-    pytest.skip("needs the folders bccd and coco128: set RANKDET_DATA to the folder that holds them")
+    """The folder that holds the photographs bccd (VOC layout) and coco128 (COCO layout): $RANKDET_DATA."""
+    folder = os.environ.get("RANKDET_DATA")
+    if not folder:
+        pytest.skip("needs photographs: set RANKDET_DATA to a folder that holds bccd and coco128")
+    if not (Path(folder) / "bccd").is_dir() or not (Path(folder) / "coco128").is_dir():
+        pytest.fail(f"RANKDET_DATA={folder}: holds no folders bccd and coco128")
+    return Path(folder).resolve()

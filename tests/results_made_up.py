@@ -25,7 +25,7 @@ def make_run(root, key, seed=0, config_hash=None, version=1, tuned=(), extra=())
     config_hash = config_hash or f"{crc32(key.encode()):08x}"
     overrides = ("experiment=e", f"loss={key}", *extra, *tuned)
     directory = Path(root) / "runs" / "made" / "mini" / f"net-{key}-{config_hash}" / f"seed{seed}"
-    return Run(overrides, seed, directory, config_hash, version, key, tuple(tuned))
+    return Run(overrides, seed, directory, config_hash, version, key, tuple(tuned), "trainval")
 
 
 def make_plan(root, table, seeds=(0, 1, 2), why=None, args=(), tuning=None, **run_options):
@@ -45,7 +45,8 @@ def record_content(run, ap, **changes):
     content = {
         "config_hash": run.config_hash, "data_name": "made", "data_hash": "aaaa-bbbb", "protocol_name": "mini",
         "protocol_version": run.protocol_version, "seed": run.seed, "split": "test", "steps": 500, "planned_steps": 500,
-        "image_passes": 4000, "threads": 1, "train_seconds": 40.0, "cpu_seconds": 39.0, "commit": "abc123",
+        "image_passes": 4000, "num_images": {"train": 40, "test": 20},
+        "threads": 1, "train_seconds": 40.0, "cpu_seconds": 39.0, "commit": "abc123",
         "dirty": False, "torch": "2.15.0", "hardware": "A CPU, 2 cores", "date": "2026-01-02",
         "metrics": {"AP": ap, "AP50": ap * 2},
     }  # fmt: skip

@@ -38,7 +38,11 @@ def test_every_own_row_has_its_runs_and_every_override_composes(repo, registry, 
 def test_table_1_differs_from_its_base_row_only_as_printed(repo, registry):
     manifest = load_manifest(repo / "experiments" / "ap-loss" / "table-1.yaml", registry)
     assert manifest.mini_overrides == ("model.backbone.norm=gn",)
-    assert [note.split()[:2] for note in manifest.mini_notes] == [["Learning", "rate"], ["The", "warm-up"]]
+    assert [note.split()[:2] for note in manifest.mini_notes] == [
+        ["Learning", "rate"],
+        ["The", "learning"],
+        ["The", "warm-up"],
+    ]
     assert {key: row.same_run_as for key, row in manifest.rows.items() if row.same_run_as} == {
         "delta-1": "batch-8", "interpolated-yes": "batch-8",
     }  # fmt: skip

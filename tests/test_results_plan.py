@@ -20,7 +20,7 @@ data_hash: aaaa-bbbb
 protocol: mini
 protocol_version: 1
 seeds: [1000]
-grid: {{schedule.lr: [0.001, 0.004], box_loss.weight: [1.0, 3.0]}}
+grid: {{schedule.lr: [0.001, 0.002, 0.004], box_loss.weight: [1.0, 3.0]}}
 default: {{schedule.lr: 0.001, box_loss.weight: 1.0}}
 losses:
   ap:
@@ -124,6 +124,9 @@ def test_a_folder_of_data(tmp_path):
     assert quoted("/plain/path-1.0_b") == "/plain/path-1.0_b"
     with pytest.raises(UserError, match="DATA=nowhere: no such folder; give shapes, or a folder"):
         choose_data("nowhere")
+    (tmp_path / "shapes").mkdir()
+    with pytest.raises(UserError, match="would bear the drawn set's name"):
+        choose_data(str(tmp_path / "shapes"))
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,7 @@ def test_a_folder_of_data(tmp_path):
         ("medium", (), "PROTOCOL=medium: no such protocol"),
         ("paper", (), "PROTOCOL=paper: the drawn set is for mini"),
         ("mini", ("seed=4",), "ARGS: 'seed=4' is chosen by the table"),
+        ("mini", ("loss=focal",), "ARGS: 'loss=focal' is chosen by the table"),
         ("mini", ("loss.dleta=1",), "dleta"),
     ],
 )

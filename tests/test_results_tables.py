@@ -201,8 +201,7 @@ def test_text_states_what_was_run(tmp_path):
     text = markdown(collect(plan, records))
     for part in (
         "Protocol: mini, version 1",
-        "Reported on the split test.",
-        "Data: made, annotations (training-test) hashed to aaaa-bbbb.",
+        "Data: made; trained on trainval (40 images, annotations hashed to aaaa), reported on test (20 images, bbbb).",
         "Seeds: 0, 1, 2.",
         "500 steps, 4000 to 8000 images seen, 40 to 55 s of training. All 6 runs: 4 CPU minutes",  # 6 * 39 s = 3.9 min
         "A CPU, 2 cores; torch 2.15.0, threads per run: 1",

@@ -38,14 +38,20 @@ def description(table: Table) -> list[str]:
 
 def _protocol(table: Table) -> str:
     versions = _list(record["protocol_version"] for record in table.records)
-    splits = _list(record["split"] for record in table.records)
     what = PROTOCOLS[table.plan.protocol]
-    return f"Protocol: {table.plan.protocol}, version {versions} ({what}). Reported on the split {splits}."
+    return f"Protocol: {table.plan.protocol}, version {versions} ({what})."
 
 
 def _data(table: Table) -> str:
-    hashes = _list(record["data_hash"] for record in table.records)
-    return f"Data: {table.plan.data.name}, annotations (training-test) hashed to {hashes}."
+    trained = _list(run.train_split for row in table.rows for run in row.planned.runs)
+    tested = _list(record["split"] for record in table.records)
+    images = [record["num_images"] for record in table.records]
+    hashes = [record["data_hash"].split("-") for record in table.records]
+    return (
+        f"Data: {table.plan.data.name}; trained on {trained} ({_range(n['train'] for n in images)} images, annotations "
+        f"hashed to {_list(h[0] for h in hashes)}), reported on {tested} ({_range(n['test'] for n in images)} images, "
+        f"{_list(h[1] for h in hashes)})."
+    )
 
 
 def _seeds(table: Table) -> str:
@@ -93,10 +99,13 @@ def _tuning(table: Table) -> list[str]:
         lines.append(
             f"These settings were tuned on {tuning.data}, not on {plan.data.name}; make tune DATA=... searches here."
         )
-    for loss in sorted(_used(table)):
-        if tuning.edges.get(loss):
-            keys = " and ".join(tuning.edges[loss])
-            lines.append(f"The best {keys} for {loss} lies at the edge of the grid: a better one may lie beyond.")
+    used = sorted(_used(table))
+    edges = [f"{' and '.join(tuning.edges[loss])} for {loss}" for loss in used if tuning.edges.get(loss)]
+    if edges:
+        lines.append(f"At the edge of the grid, so that a better value may lie beyond: {', '.join(edges)}.")
+    collapsed = [f"{tuning.collapsed[loss]} with {loss}" for loss in used if tuning.collapsed.get(loss)]
+    if collapsed:
+        lines.append(f"Of the {tuning.num_trials} settings of a loss, these ended below 1 AP: {', '.join(collapsed)}.")
     versions = {run.protocol_version for row in table.rows for run in row.planned.runs}
     if plan.protocol == tuning.protocol and versions != {tuning.protocol_version}:
         lines.append(f"The settings are stale: tuned under version {tuning.protocol_version} of the protocol.")

@@ -38,6 +38,7 @@ class Run:
     protocol_version: int
     label: str  # what it is called while it runs: its row, its setting
     tuned: tuple[str, ...]  # those of the overrides that were found by tuning
+    train_split: str
 
     @property
     def name(self) -> str:
@@ -95,6 +96,8 @@ def choose_data(data: str) -> DataChoice:
     if not folder.is_dir():
         raise UserError(f"DATA={data}: no such folder; give shapes, or a folder in Pascal VOC or COCO layout")
     folder = folder.resolve()
+    if folder.name == "shapes":
+        raise UserError(f"DATA={data}: runs and tables would bear the drawn set's name; rename the folder")
     return DataChoice(folder.name, (f"data={detect_source(folder)}", f"data.root={quoted(str(folder))}"))
 
 
@@ -113,7 +116,7 @@ def make_plan(manifest: Manifest, protocol: str, data: DataChoice, root: Path, a
     if protocol == "paper" and data.name == "shapes":
         raise UserError("PROTOCOL=paper: the drawn set is for mini; give DATA=path/to/VOC")
     for item in args:
-        if item.partition("=")[0] in ("seed", "experiment", "protocol", "data", "data.root"):
+        if item.partition("=")[0] in ("seed", "experiment", "protocol", "data", "data.root", "loss"):
             raise UserError(f"ARGS: {item!r} is chosen by the table; see PROTOCOL=, DATA=, and the manifest's seeds")
     tuning = find_tuning(root, data.name) if protocol in MINI else None
     concerned: set[str] = set()
@@ -178,7 +181,7 @@ def make_runs(
     """The runs of one config, a seed each. tuned: which of the overrides tuning found."""
     cfg = compose([*overrides, f"seed={seeds[0]}"])
     parent = root / run_directory(cfg).parent
-    shared = (config_hash(cfg), int(cfg.protocol.version), label, tuned)
+    shared = (config_hash(cfg), int(cfg.protocol.version), label, tuned, str(cfg.splits.train))
     return tuple(Run(overrides, seed, parent / f"seed{seed}", *shared) for seed in seeds)
 
 

@@ -12,8 +12,8 @@ from rankdet.results.tuning import TUNED_KEYS
 
 FIELDS = (
     "config_hash", "data_name", "data_hash", "protocol_name", "protocol_version", "seed", "split", "steps",
-    "planned_steps", "image_passes", "threads", "train_seconds", "cpu_seconds", "commit", "dirty", "torch", "hardware",
-    "date", "metrics",
+    "planned_steps", "image_passes", "num_images", "threads", "train_seconds", "cpu_seconds", "commit", "dirty",
+    "torch", "hardware", "date", "metrics",
 )  # fmt: skip
 # Of one machine, or of the seed: no part of which row a record belongs to.
 NOT_ROW = ("seed", "data.root", "gpus")
@@ -106,7 +106,8 @@ def flag_other_data(matches: Iterable[Match | None], data_hash: str | None = Non
     flagged: list[Match | None] = []
     for found in matches:
         if found and data_hash is not None and found.record["data_hash"] != data_hash:
-            reason = f"trained or tested on other data ({found.record['data_hash']}, not {data_hash})"
+            hashes = f"{found.record['data_hash']}, not {data_hash}"
+            reason = f"trained or tested on other data ({hashes}); remove its run to repeat it"
             found = Match(found.record, (*found.stale, reason))
         flagged.append(found)
     return flagged

@@ -6,7 +6,7 @@ from rankdet.results.plan import Run
 
 def data_hash(run: Run) -> str:
     """What run's record would give as data_hash. Reads (or draws) its splits; UserError for what is wrong in them."""
-    # These bring torch, which a table of finished runs on drawn data does without.
+    # These bring torch, which planning (--dry-run) does without.
     from rankdet.build import open_source
     from rankdet.data import records
 

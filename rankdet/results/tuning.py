@@ -12,7 +12,10 @@ KEYS = ("data", "data_hash", "protocol", "protocol_version", "seeds", "grid", "d
 
 @dataclass(frozen=True)
 class Tuning:
-    """Chosen settings, loss -> {key: value}, and how they were chosen. edges: keys whose best is at the grid's edge."""
+    """Chosen settings, loss -> {key: value}, and how they were chosen.
+
+    edges: keys whose best is the first or last of three or more values. collapsed: settings that ended below 1 AP.
+    """
 
     path: Path
     data: str
@@ -23,6 +26,7 @@ class Tuning:
     seeds: tuple[int, ...]
     losses: dict[str, dict[str, float]]
     edges: dict[str, tuple[str, ...]]
+    collapsed: dict[str, int]
 
 
 def find_tuning(root: Path, data: str) -> Tuning | None:
@@ -40,15 +44,17 @@ def load_tuning(path: Path) -> Tuning:
     raw = check_keys(read_yaml(path), str(path), KEYS)
     losses: dict[str, dict[str, float]] = {}
     edges: dict[str, tuple[str, ...]] = {}
+    collapsed: dict[str, int] = {}
     num_trials = 0
     for loss, entry in raw["losses"].items():
         where = f"{path}: losses.{loss}"
         entry = check_keys(entry, where, ("best", "val_ap", "at_edge", "trials"))
         best: Any = check_keys(entry["best"], f"{where}.best", TUNED_KEYS)
         losses[loss] = {key: float(best[key]) for key in TUNED_KEYS}
-        edges[loss] = tuple(entry["at_edge"])
+        edges[loss] = tuple(key for key in entry["at_edge"] if len(raw["grid"][key]) >= 3)
+        collapsed[loss] = sum((trial["val_ap"] or 0) < 0.01 for trial in entry["trials"])
         num_trials = max(num_trials, len(entry["trials"]))
     return Tuning(
         path, str(raw["data"]), str(raw["data_hash"]), str(raw["protocol"]), int(raw["protocol_version"]),
-        num_trials, tuple(raw["seeds"]), losses, edges,
+        num_trials, tuple(raw["seeds"]), losses, edges, collapsed,
     )  # fmt: skip
