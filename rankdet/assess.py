@@ -15,10 +15,13 @@ IMAGES = 8  # per forward pass
 def assess(
     cfg: DictConfig, detector: Detector, split: DetectionSet, here: World
 ) -> tuple[list[Result], dict[str, float | None]]:
-    """COCO results and metrics of a whole split, on every rank; each image is looked at once, by one of them."""
+    """COCO results of a whole split, on every rank, and its metrics, on the first (elsewhere empty).
+
+    Each image is looked at once, by one of them.
+    """
     here.share_buffers(detector.model)
     dataset = build_dataset(cfg, split, training=False)
     batches = evaluation_loader(dataset, IMAGES, here.rank, here.size, cfg.runtime.num_workers)
     shares = here.gather(detect_all(detector, batches, split.category_ids, here.device))
     results = [result for share in shares for result in share]
-    return results, all_metrics(split, results)
+    return results, all_metrics(split, results) if here.is_main else {}

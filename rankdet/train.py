@@ -22,7 +22,7 @@ from rankdet.data.cleaning import describe_dirt
 from rankdet.data.loader import train_loader
 from rankdet.data.records import DetectionSet, data_hash
 from rankdet.errors import UserError
-from rankdet.evaluation.results import Result, save_results
+from rankdet.evaluation.results import Result, headline, save_results
 from rankdet.files import write_json, write_text
 from rankdet.training.checkpoint import (
     load_newest,
@@ -204,7 +204,7 @@ class Run:
         save_atomically(weights, self.directory / "weights.pt")
         save_results(results, self.directory / "evaluation" / cfg.splits.test / "detections.json")
         write_json(self.directory / "evaluation" / cfg.splits.test / "metrics.json", metrics)
-        shown = {k: v for k in ("AP", "AP50", "AP75") if (v := metrics[k]) is not None}
+        shown = headline(metrics)
         log.hyperparameters(identity(cfg), {f"{cfg.splits.test}/{k}": v for k, v in shown.items()}, training.step)
         log.note(f"{cfg.splits.test}: " + "  ".join(f"{k} {100 * v:.2f}" for k, v in shown.items()))
         record = {

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from rankdet.errors import UserError
+from rankdet.results.front import exit_code
 from rankdet.results.publish import publish
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -11,13 +11,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(root: Path = ROOT) -> int:
     """Exit code: 0, or 2 for a mistake in a file."""
-    try:
+
+    def act() -> int:
         for path in publish(root):
             print(path.relative_to(root))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_code(act)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from rankdet.errors import UserError
+from rankdet.results.front import exit_code
 from rankdet.results.launch import run_all, shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
 from rankdet.results.plan import Plan, choose_data, make_plan
-from rankdet.results.queue import Interrupted, failure_report
+from rankdet.results.queue import failure_report
 from rankdet.results.records import run_records
 from rankdet.results.registry import load_registry
 from rankdet.results.render import markdown
@@ -22,18 +22,16 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Exit code: 0, 1 if a run failed, 2 for a mistake in the command, 128 + n when stopped by signal n."""
     args = parser().parse_intermixed_args(arguments)
-    try:
-        registry = load_registry(root / "experiments" / "registry.yaml")
-        manifest = load_manifest(root / "experiments" / args.paper / f"{args.table}.yaml", registry)
-        overrides = (*args.overrides, *([f"gpus={args.gpus}"] if args.gpus > 1 else []))
-        plan = make_plan(manifest, args.protocol, choose_data(args.data), root, overrides)
-        return dry_run(plan, args.gpus) if args.dry_run else reproduce(plan, args.jobs, args.gpus, root)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.code
+    return exit_code(lambda: act(args, root))
+
+
+def act(args: argparse.Namespace, root: Path) -> int:
+    """Plans the table, and shows or does what is missing of it."""
+    registry = load_registry(root / "experiments" / "registry.yaml")
+    manifest = load_manifest(root / "experiments" / args.paper / f"{args.table}.yaml", registry)
+    overrides = (*args.overrides, *([f"gpus={args.gpus}"] if args.gpus > 1 else []))
+    plan = make_plan(manifest, args.protocol, choose_data(args.data), root, overrides)
+    return dry_run(plan, args.gpus) if args.dry_run else reproduce(plan, args.jobs, args.gpus, root)
 
 
 def parser() -> argparse.ArgumentParser:

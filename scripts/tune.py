@@ -6,9 +6,10 @@ from pathlib import Path
 
 from rankdet.errors import UserError
 from rankdet.files import write_text
+from rankdet.results.front import exit_code
 from rankdet.results.launch import run_all, shown
 from rankdet.results.plan import choose_data
-from rankdet.results.queue import Failure, Interrupted, failure_report
+from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
 from rankdet.results.tune import load_grid, make_trials, tuning_yaml
 from rankdet.training.codes import NOT_FINITE
@@ -19,14 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Exit code: 0, 1 if a run failed, 2 for a mistake in the command, 128 + n when stopped by signal n."""
     args = parser().parse_args(arguments)
-    try:
-        return tune(args, root)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.code
+    return exit_code(lambda: tune(args, root))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,11 @@ def load_results(path: Path) -> list[Result]:
     if not isinstance(results, list):
         raise UserError(f"{path}: holds a JSON {type(results).__name__}, not a list of COCO results")
     return results
+
+
+def headline(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """AP, AP50 and AP75, fractions, without those that are undefined: what logs show of all metrics."""
+    return {key: value for key in ("AP", "AP50", "AP75") if (value := metrics[key]) is not None}
 
 
 def check_results(ground_truth: dict[str, Any], results: Sequence[Result]) -> None:

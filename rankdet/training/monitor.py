@@ -8,7 +8,7 @@ import numpy as np
 from rankdet.data.image import read_image
 from rankdet.data.records import DetectionSet
 from rankdet.evaluation.draw import draw_detections, grid
-from rankdet.evaluation.results import Result
+from rankdet.evaluation.results import Result, headline
 from rankdet.training.log import RunLog
 from rankdet.training.loop import StepReport
 
@@ -41,7 +41,7 @@ class Monitor:
         if self.log is None:
             return
         name = self.split.split
-        shown = {k: metrics[k] for k in ("AP", "AP50", "AP75") if metrics[k] is not None}
+        shown = headline(metrics)
         self.log.scalars(report.step, {f"{name}/{k}": v for k, v in shown.items()})
         self.log.note(f"step {report.step}: {name} " + "  ".join(f"{k} {100 * v:.1f}" for k, v in shown.items()))
         self.log.picture(report.step, f"{name}/detections", self.pictures(results))
