@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import pair_steps
 
-from rankdet.losses.ranking import Step, error_driven_loss
+from rankdet.losses.ranking import error_driven_loss, named_step
 
 STEPS = ["linear", "heaviside", "sigmoid"]
 
@@ -23,10 +23,10 @@ def test_sums_by_hand():
     """
     points, scores = torch.tensor([0.0, 2.0]), torch.tensor([-0.5, 0.0, 1.5, 9.0])
     weights = torch.tensor([3.0, 5.0], dtype=torch.float64)
-    linear = Step.of("linear", 1.0).pairs(points, scores)
+    linear = named_step("linear", 1.0).pairs(points, scores)
     assert linear.at_points().tolist() == [2.75, 1.25]
     assert linear.at_scores(weights).tolist() == [0.75, 1.5, 4.25, 8.0]
-    hard = Step.of("heaviside", 1.0).pairs(points, scores)
+    hard = named_step("heaviside", 1.0).pairs(points, scores)
     assert hard.at_points().tolist() == [3.0, 1.0]
     assert hard.at_scores(weights).tolist() == [0.0, 3.0, 3.0, 8.0]
 
@@ -34,7 +34,7 @@ def test_sums_by_hand():
 def test_weights_and_takes_part_by_hand():
     """Scores 0 and 1 with weights 2 and 4 at point 0, delta 1: 2/2 + 4 = 5; with the second left out, 1."""
     points, scores, weights = torch.zeros(1), torch.tensor([0.0, 1.0]), torch.tensor([2.0, 4.0])
-    step = Step.of("linear", 1.0)
+    step = named_step("linear", 1.0)
     assert step.pairs(points, scores).at_points(weights).tolist() == [5.0]
     partly = step.pairs(points, scores, torch.tensor([True, False]))
     assert partly.at_points(weights).tolist() == [1.0]
@@ -61,7 +61,7 @@ def test_both_directions_equal_the_full_matrix(points, scores, step, size, seed)
     takes_part = random.random(len(scores)) < 0.8
     matrix = pair_steps(points, scores, step, size) * takes_part
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
-        pairs = Step.of(step, size, size).pairs(
+        pairs = named_step(step, size, size).pairs(
             torch.tensor(points, dtype=dtype), torch.tensor(scores, dtype=dtype), torch.tensor(takes_part)
         )
         np.testing.assert_allclose(pairs.at_points(), matrix.sum(1), atol=1e-9)
@@ -71,46 +71,37 @@ def test_both_directions_equal_the_full_matrix(points, scores, step, size, seed)
 
 def test_one_huge_score_does_not_drown_the_others():
     """Point 0, delta 1, scores 1e30 and 1/2: 1 + 3/4, although 1e30 + 1/2 is 1e30 in float64."""
-    pairs = Step.of("linear", 1.0).pairs(torch.zeros(1), torch.tensor([1e30, 0.5]))
+    pairs = named_step("linear", 1.0).pairs(torch.zeros(1), torch.tensor([1e30, 0.5]))
     assert pairs.at_points().tolist() == [1.75]
 
 
 def test_huge_points_keep_their_step():
     """At 1e8 float32 numbers are 8 apart: a delta of 1 separates all but equal ones, which count 1/2."""
-    pairs = Step.of("linear", 1.0).pairs(torch.tensor([1e8]), torch.tensor([1e8 - 8, 1e8, 1e8 + 8]))
+    pairs = named_step("linear", 1.0).pairs(torch.tensor([1e8]), torch.tensor([1e8 - 8, 1e8, 1e8 + 8]))
     assert pairs.at_points().tolist() == [1.5]
     assert pairs.at_scores(torch.ones(1, dtype=torch.float64)).tolist() == [0.0, 0.5, 1.0]
 
 
 def test_sums_are_flat_above_all_ramps():
     """0.1 + 0.2 - 0.1 - 0.2 is 3e-17 in float64: as a left-over slope it would add 1e-5 to the 0.3 at 1e12."""
-    pairs = Step.of("linear", 0.5).pairs(*(torch.tensor(x, dtype=torch.float64) for x in ([0, 0.5], [3, 1e6, 1e12])))
+    pairs = named_step("linear", 0.5).pairs(*(torch.tensor(x, dtype=torch.float64) for x in ([0, 0.5], [3, 1e6, 1e12])))
     sums = pairs.at_scores(torch.tensor([0.1, 0.2], dtype=torch.float64))
     np.testing.assert_allclose(sums, [0.3] * 3, rtol=1e-14)
 
 
 def test_sums_over_many_scores_are_exact():
     """2 000 003 scores of 0.1f at point 0.1f count 1/2 each: a float32 running sum would stall or drift."""
-    pairs = Step.of("linear", 1.0).pairs(torch.tensor([0.1]), torch.full((2_000_003,), 0.1))
+    pairs = named_step("linear", 1.0).pairs(torch.tensor([0.1]), torch.full((2_000_003,), 0.1))
     assert pairs.at_points().item() == pytest.approx(1_000_001.5, abs=1e-6)
 
 
-def test_sigmoid_sums_do_not_depend_on_the_block_size(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    points, scores = torch.randn(7, generator=generator), torch.randn(50, generator=generator)
-    pairs = Step.of("sigmoid", 1.0, 0.5).pairs(points, scores)
-    whole = pairs.at_points(), pairs.at_scores(points.double())
-    monkeypatch.setattr("rankdet.losses.ranking.SIGMOID_BLOCK", 20)
-    torch.testing.assert_close((pairs.at_points(), pairs.at_scores(points.double())), whole)
-
-
-def num_fp_errors(rank_pos, num_fp, scores):
-    return num_fp
+def num_fp_terms(ranking):
+    return ranking.num_fp, 0.0, None
 
 
 def sum_loss(logits, labels, **kwargs):
     """Mean number of negatives above a positive: the simplest error-driven loss."""
-    return error_driven_loss(logits, labels, num_fp_errors, Step.of("linear", 1.0), **kwargs)
+    return error_driven_loss(logits, labels, num_fp_terms, named_step("linear", 1.0), **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +130,7 @@ def test_bad_tensors_are_named(logits, labels, message):
 )  # fmt: skip
 def test_bad_steps_are_named(step, delta, k, name):
     with pytest.raises(ValueError, match=f"^{name} must be"):
-        Step.of(step, delta, k)
+        named_step(step, delta, k)
 
 
 def test_huge_finite_logits_are_no_error():

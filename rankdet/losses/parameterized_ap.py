@@ -1,0 +1,151 @@
+"""Parameterized AP loss: AP with its steps replaced by searched functions of scores and IoUs (NeurIPS 2021)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rankdet.losses.checks import check_tensors, find_positives
+from rankdet.losses.curves import Functions, functions
+from rankdet.losses.inputs import LossInputs, LossOutput
+from rankdet.losses.overlap import paired_giou
+from rankdet.losses.ranking import with_gradient
+from rankdet.losses.scores import SigmoidScores, full_precision
+
+
+def parameterized_ap_loss(
+    logits: Tensor,
+    labels: Tensor,
+    ious: Tensor,
+    control_points: Tensor | None = None,
+    form: str = "searched",
+    block_gradient: bool = True,
+    num_topk: int = 100_000,
+    *,
+    positives: Tensor | None = None,
+) -> Tensor:
+    """Mean over the positives i of 1 - I1(o_i) + I3(o_i) sum_j H2(s_j - s_i) (1 - I2(o_j)) / sum_j H1(s_j - s_i).
+
+    As released; j runs over the num_topk (>= 1) highest logits that take part, i itself included, with o_j = 0 for
+    negatives. All is differentiated as written, except H1's sum where block_gradient.
+    logits: float, any shape; half types are computed in float32, float64 in float64. labels: signed integer, same
+    shape, in {1, 0, -1}; -1 takes no part. ious: float [P] in [0, 1] (clamped to it), of the positives in order of
+    appearance; heads pass (GIoU + 1) / 2. control_points, form: as in curves.functions. positives: int64 [P], the
+    ascending flat indices of labels == 1, for callers that have them.
+
+    Returns a scalar, which may exceed 1 with searched curves. No positives: 0, with a gradient path; no negatives: not
+    0. Slopes at a knot: as in curve_step. O(N + (P + num_topk) log P) time and O(P + N) memory; "square" and "sqrt"
+    take O(P num_topk) time. No double backward. Raises ValueError as ap_loss does, and for ious that are not [P],
+    num_topk < 1, an unknown form and control points that do not ascend; waits for a GPU as ap_loss does.
+    """
+    check_tensors(logits, labels)
+    if num_topk < 1:
+        raise ValueError(f"num_topk must be at least 1, got {num_topk}")
+    flat, labels = full_precision(logits.reshape(-1)), labels.reshape(-1)
+    shapes = functions(form, control_points, flat.device)
+    positives = find_positives(flat.detach(), labels, positives)
+    if ious.shape != positives.shape:
+        raise ValueError(f"ious must be [{len(positives)}], one for each positive, got {tuple(ious.shape)}")
+    if len(positives) == 0:
+        return flat[:0].sum() + ious.sum()
+    value, to_logits, to_ious = _value_and_gradients(
+        flat.detach(), labels, positives, ious.detach().double().clamp(0, 1), shapes, block_gradient, num_topk
+    )
+    value = value.to(flat.dtype)
+    # one value, two gradients: each input's path carries its own, and the second adds nothing to the value
+    through_ious = with_gradient(ious, torch.zeros_like(value), to_ious.to(ious.dtype))
+    return with_gradient(flat, value, to_logits) + through_ious
+
+
+class ParameterizedAPLoss(SigmoidScores, nn.Module):
+    """parameterized_ap_loss of all anchors, classes and boxes of the images on one GPU: it wants no box loss beside it.
+
+    The IoU of a positive is (GIoU + 1) / 2 of its predicted box. control_points: five or four rows of x_1, y_1, ...,
+    x_4, y_4 between (0, 0) and (1, 1), in the order H2, I2, I3, I1, H1; None for a handcrafted form. gradient_scale:
+    > 0, factor of the gradient to the boxes, not of the value. The other arguments are parameterized_ap_loss's.
+    """
+
+    control_points: Tensor | None
+
+    def __init__(
+        self,
+        control_points: Sequence[Sequence[float]] | None = None,
+        form: str = "searched",
+        block_gradient: bool = True,
+        num_topk: int = 100_000,
+        gradient_scale: float = 1.0,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        points = None
+        if control_points is not None:
+            points = torch.tensor([[0.0, 0.0, *row, 1.0, 1.0] for row in control_points], dtype=torch.float64)
+        functions(form, points, torch.device("cpu"))
+        if not gradient_scale > 0:
+            raise ValueError(f"gradient_scale must be positive, got {gradient_scale}")
+        self.register_buffer("control_points", points)
+        self.form, self.block_gradient, self.num_topk = form, block_gradient, num_topk
+        self.gradient_scale, self.weight = gradient_scale, weight
+
+    def forward(self, inputs: LossInputs) -> LossOutput:
+        """The part "pap" is the loss before its weight."""
+        overlap = (paired_giou(inputs.pred_boxes, inputs.target_boxes) + 1) / 2
+        scaled = self.gradient_scale * overlap + (1 - self.gradient_scale) * overlap.detach()
+        loss = parameterized_ap_loss(
+            inputs.logits, inputs.labels, scaled, self.control_points, self.form, self.block_gradient, self.num_topk,
+            positives=inputs.positives,
+        )  # fmt: skip
+        return LossOutput(self.weight * loss, {"pap": loss.detach()})
+
+
+class _Candidates(NamedTuple):
+    """The scores over which j runs, and what takes part among them."""
+
+    index: Tensor  # int64 [T]: flat indices
+    scores: Tensor  # float [T]
+    takes_part: Tensor  # bool [T]
+    positive: Tensor  # bool [P]: whether a positive is one of them
+
+
+def _candidates(flat: Tensor, labels: Tensor, positives: Tensor, num_topk: int) -> _Candidates:
+    valid = torch.where(labels >= 0, flat, -torch.inf)
+    if num_topk >= len(flat):
+        return _Candidates(torch.arange(len(flat), device=flat.device), flat, labels >= 0, labels[positives] == 1)
+    top, index = valid.topk(num_topk, sorted=False)
+    chosen = torch.zeros_like(labels, dtype=torch.bool).scatter_(0, index, True)
+    return _Candidates(index, flat[index], top > -torch.inf, chosen[positives])
+
+
+@torch.no_grad()
+def _value_and_gradients(
+    flat: Tensor, labels: Tensor, positives: Tensor, ious: Tensor, shapes: Functions, block: bool, num_topk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss (float64), its gradient to the scores [N] in their dtype and to the IoUs (float64 [P])."""
+    points, count = flat[positives].double(), len(positives) + 1e-8  # the released program's guard
+    here = _candidates(flat, labels, positives, num_topk)
+    i1, i1_slope = shapes.i1(ious)
+    i2, i2_slope = shapes.i2(ious)
+    i3, i3_slope = shapes.i3(ious)
+    # j counts 1 - I2(o_j): a negative 1 - I2(0), which "sigmoid" does not make 1, and a positive `lower` less than that.
+    of_negatives = 1 - shapes.i2(torch.zeros_like(ious[:1]))[0]
+    lower = i2 - 1 + of_negatives
+    over_all = shapes.h2.pairs(points, here.scores, here.takes_part)
+    among = shapes.h2.pairs(points, points, here.positive)
+    ranks = shapes.h1.pairs(points, here.scores, here.takes_part)
+    numerator = of_negatives * over_all.at_points() - among.at_points(lower)
+    denominator = ranks.at_points()
+    ratio = numerator / denominator
+    value = (1 - i1 + i3 * ratio).sum() / count
+
+    pull = i3 / denominator / count
+    to_positives = -pull * (of_negatives * over_all.slopes_at_points() - among.slopes_at_points(lower))
+    to_candidates = over_all.slopes_at_scores(of_negatives * pull)
+    as_sources = -lower * among.slopes_at_scores(pull)
+    if not block:
+        to_positives += pull * ratio * ranks.slopes_at_points()
+        to_candidates -= ranks.slopes_at_scores(pull * ratio)
+    to_logits = torch.zeros_like(flat).scatter_(0, here.index, to_candidates)
+    to_logits[positives] += (to_positives + as_sources).to(flat.dtype)
+    to_ious = (i3_slope * ratio - i1_slope) / count - i2_slope * among.at_scores(pull)
+    return value, to_logits, to_ious

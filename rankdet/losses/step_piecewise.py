@@ -1,0 +1,170 @@
+"""Piecewise linear steps, the hard step among them: pair sums from the intervals that their knots cut."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankdet.losses.sums import interval_sums, running_sums, sums_from_the_right
+
+Number = float | Tensor  # tensors are float64 scalars
+
+
+class PiecewiseStep(NamedTuple):
+    """A step f with K + 1 knots at ascending differences x: 0 left of them all, constant right of them all.
+
+    Where f jumps or bends it matters on which side a difference equal to a knot lies: right of a closed knot, left of
+    an open one.
+    """
+
+    offsets: tuple[Number, ...]  # the knots
+    values: tuple[Number, ...]  # f just right of each
+    slopes: tuple[Number, ...]  # f' right of each; the last is 0
+    closed: tuple[bool, ...]
+    at_zero: float  # f(0)
+
+    def pairs(self, points: Tensor, scores: Tensor, takes_part: Tensor | None = None) -> "PiecewisePairs":
+        """Pairs of P points with those of N scores (float) whose `takes_part` (bool [N]; None: all) is true."""
+        return PiecewisePairs.build(self, points, scores, takes_part)
+
+
+def linear_step(delta: float) -> PiecewiseStep:
+    """f(x) = clamp(x / (2 delta) + 1/2, 0, 1), delta > 0 (AP-loss TPAMI 2020, Eq. 21)."""
+    return PiecewiseStep((-delta, delta), (0.0, 1.0), (0.5 / delta, 0.0), (False, True), 0.5)
+
+
+def heaviside_step() -> PiecewiseStep:
+    """H(x) = [x >= 0] (AP-loss TPAMI 2020, Eq. 2)."""
+    return PiecewiseStep((0.0,), (1.0,), (0.0,), (True,), 1.0)
+
+
+def sign_step() -> PiecewiseStep:
+    """sign(x) / 2 + 1/2: the hard step whose ties count 1/2 (Parameterized AP with four searched functions)."""
+    return PiecewiseStep((0.0, 0.0), (0.5, 1.0), (0.0, 0.0), (True, False), 0.5)
+
+
+def curve_step(x: Sequence[Number], y: Sequence[Number]) -> PiecewiseStep:
+    """The curve through (x_k, y_k) of u = clamp(difference / 2 + 1/2, 0, 1); x ascends from 0 to 1, y_0 = 0.
+
+    Its slope at a knot is that of the segment on its left, and 0 at both ends (golden data of Parameterized AP).
+    f(0) is the curve's value at 1/2; `at_zero` is nan, since it would have to be read back from the device.
+    """
+    slopes = [(y[k + 1] - y[k]) / (2 * (x[k + 1] - x[k])) for k in range(len(x) - 1)]
+    closed = (False,) * len(slopes) + (True,)
+    return PiecewiseStep(tuple(2 * knot - 1 for knot in x), tuple(y), (*slopes, 0.0), closed, float("nan"))
+
+
+class PiecewisePairs(NamedTuple):
+    """Sums of a piecewise linear step over P x N pairs in O((P + N) log P) time and O(P + N) memory.
+
+    The M = (K + 1) P breakpoints p_i + knot cut the score axis into M + 1 intervals; inside one, every f(n - p_i) is
+    linear in n. Scores left of all breakpoints and those that take no part share interval 0, where f is 0 for every
+    point. Breakpoints are float64 and each score is put on its true side of them; sums are float64.
+    """
+
+    step: PiecewiseStep
+    scores: Tensor  # float [N], finite
+    interval: Tensor  # int32 [N]: number of breakpoints left of the score; 0 where it takes no part
+    edges: Tensor  # [M], the scores' dtype, ascending: the least score that lies right of each breakpoint
+    knots: Tensor  # float64 [M]: the breakpoints, in the order of edges
+    place: Tensor  # int64 [K + 1, P]: where the breakpoints of p_i stand among them
+
+    @classmethod
+    def build(
+        cls, step: PiecewiseStep, points: Tensor, scores: Tensor, takes_part: Tensor | None = None
+    ) -> "PiecewisePairs":
+        """points: float [P]; scores: float [N]; takes_part: bool [N], None: all."""
+        points = points.double()
+        breakpoints = [points + offset for offset in step.offsets]
+        first = [
+            _least_right_of(each, closed, scores.dtype) for each, closed in zip(breakpoints, step.closed, strict=True)
+        ]
+        edges, order = torch.cat(first).sort(stable=True)
+        place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        candidates = scores if takes_part is None else torch.where(takes_part, scores, -torch.inf)
+        interval = torch.bucketize(candidates, edges, right=True, out_int32=True)
+        return cls(step, scores, interval, edges, torch.cat(breakpoints)[order], place.view(len(step.offsets), -1))
+
+    def at_points(self, weights: Tensor | None = None) -> Tensor:
+        """float64 [P]: sum_n u_n f(n - p_i), u = `weights` (float [N]; None: 1) over the scores that take part."""
+        mass = self._beyond(self._interval_sums(weights))
+        total = self.step.values[-1] * mass[-1]
+        if len(mass) == 1 or len(self.edges) == 0:
+            return total
+        inside = self.scores.clamp(self.edges[0], self.edges[-1])  # huge scores must not drown the others' sums
+        moment = self._interval_sums(inside.double() if weights is None else inside.double() * weights)
+        moment = self._beyond(torch.where(self._in_ramp(), moment, 0))
+        for t, (value, slope) in enumerate(zip(self.step.values[:-1], self.step.slopes[:-1], strict=True)):
+            mass_here, moment_here = mass[t] - mass[t + 1], moment[t] - moment[t + 1]
+            total = total + value * mass_here + slope * (moment_here - self.knots[self.place[t]] * mass_here)
+        return total
+
+    def at_scores(self, weights: Tensor) -> Tensor:
+        """float [N] in the scores' dtype: sum_i w_i f(n - p_i), w = `weights` (float64 [P]); 0 where n takes no part.
+
+        Evaluated from the interval's left edge, value + slope * distance: value and slope alone would cancel.
+        """
+        slope, value = self._slope_table(weights), self._jumps(weights)
+        value[1:] += running_sums(slope[:-1] * self.knots.diff())
+        value = value + slope * (self.edges.double() - self.knots)
+        slope, value, left = (self._prepend_zero(table) for table in (slope, value, self.edges))
+        distance = self.scores - left.index_select(0, self.interval)  # indexing with [] takes several times as long
+        return distance.mul_(slope.index_select(0, self.interval)).add_(value.index_select(0, self.interval))
+
+    def slopes_at_points(self, weights: Tensor | None = None) -> Tensor:
+        """float64 [P]: sum_n u_n f'(n - p_i)."""
+        mass = self._beyond(self._interval_sums(weights))
+        total = torch.zeros_like(mass[0])
+        for t, slope in enumerate(self.step.slopes[:-1]):
+            total = total + slope * (mass[t] - mass[t + 1])
+        return total
+
+    def slopes_at_scores(self, weights: Tensor) -> Tensor:
+        """float [N] in the scores' dtype: sum_i w_i f'(n - p_i)."""
+        return self._prepend_zero(self._slope_table(weights)).index_select(0, self.interval)
+
+    def _interval_sums(self, values: Tensor | None) -> Tensor:
+        return interval_sums(self.interval, values, len(self.edges) + 1)
+
+    def _beyond(self, bins: Tensor) -> Tensor:
+        """[M + 1] -> [K + 1, P]: the sum of the bins right of each breakpoint of each point."""
+        return sums_from_the_right(bins)[self.place + 1]
+
+    def _in_ramp(self) -> Tensor:
+        """bool [M + 1]: whether the interval lies between the first and the last knot of some point."""
+        active = torch.zeros(len(self.edges) + 1, dtype=torch.int64, device=self.edges.device)
+        active[self.place[0] + 1] = 1
+        active[self.place[-1] + 1] = -1
+        return active.cumsum(0) > 0
+
+    def _slope_table(self, weights: Tensor) -> Tensor:
+        """float64 [M]: slope of sum_i w_i f(n - p_i) right of each breakpoint; exactly 0 outside all ramps."""
+        change = torch.zeros_like(self.knots)
+        before: Number = 0.0
+        for place, slope in zip(self.place, self.step.slopes, strict=True):
+            change[place] = weights * (slope - before)
+            before = slope
+        return running_sums(change).where(self._in_ramp()[1:], 0)
+
+    def _jumps(self, weights: Tensor) -> Tensor:
+        """float64 [M]: what the jumps of f at the breakpoints up to each one add up to."""
+        step, jumps = self.step, torch.zeros_like(self.knots)
+        for t, place in enumerate(self.place):
+            jump = step.values[t]
+            if t > 0:
+                jump = jump - step.values[t - 1] - step.slopes[t - 1] * (step.offsets[t] - step.offsets[t - 1])
+            jumps[place] = weights * jump
+        return running_sums(jumps)
+
+    def _prepend_zero(self, table: Tensor) -> Tensor:
+        """[M] -> [M + 1] in the scores' dtype, 0 for interval 0."""
+        return torch.cat((table.new_zeros(1), table)).to(self.scores.dtype)
+
+
+def _least_right_of(knots: Tensor, closed: bool, dtype: torch.dtype) -> Tensor:
+    """The least numbers of type `dtype` at (closed) or above (open) the float64 knots."""
+    rounded = knots.to(dtype)
+    above = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
+    exact = rounded.double()
+    return torch.where((exact < knots) if closed else (exact <= knots), above, rounded)
