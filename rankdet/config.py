@@ -30,6 +30,8 @@ NOT_IDENTITY = (
     "schedule.monitor_every",
     "splits.monitor",
 )
+# Keys younger than published records, each at the value that computes what was computed before there was the key.
+NEUTRAL = {"loss.ranking_scope": "gpu"}
 # Settings counted in whole numbers, and the least that makes sense.
 COUNTS = {
     "seed": 0,
@@ -116,7 +118,8 @@ def require_known_keys(cfg: DictConfig, known: dict[str, Any], prefix: str = "")
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The resolved part of cfg that decides what a run computes, seed aside."""
     plain = OmegaConf.to_container(cfg, resolve=True)
-    for dotted in NOT_IDENTITY:
+    neutral = [key for key, value in NEUTRAL.items() if OmegaConf.select(cfg, key) == value]
+    for dotted in (*NOT_IDENTITY, *neutral):
         *path, last = dotted.split(".")
         node = plain
         for key in path:

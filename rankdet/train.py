@@ -4,6 +4,7 @@ The run's directory is a function of the config. The same command again continue
 alone one that is finished (its record.json is there).
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -85,6 +86,7 @@ class Run:
             device_ids = [self.here.device] if self.here.device.type == "cuda" else None
             model = DistributedDataParallel(model, device_ids=device_ids)
         schedule = make(cfg.schedule).for_run(len(self.train_set.records), cfg.batch_size)
+        self.detector.criterion.set_epoch_length(math.ceil(len(self.train_set.records) / cfg.batch_size))
         return Training(
             model,
             self.detector.criterion,

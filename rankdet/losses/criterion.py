@@ -30,6 +30,12 @@ class Criterion(nn.Module):
         """The term that owns the scores: it says how many channels the head has and what they mean."""
         return next(term for term in self.terms if hasattr(term, "num_channels"))
 
+    def set_epoch_length(self, steps: int) -> None:
+        """Tells the terms that count epochs how many steps one has."""
+        for term in self.terms:
+            if hasattr(term, "set_epoch_length"):
+                term.set_epoch_length(steps)
+
     def forward(self, inputs: LossInputs) -> LossOutput:
         """The terms' totals added, their parts merged; ValueError if two terms use one part's name."""
         with torch.autocast(inputs.logits.device.type, enabled=False):

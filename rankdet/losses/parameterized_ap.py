@@ -127,7 +127,7 @@ def _value_and_gradients(
     i1, i1_slope = shapes.i1(ious)
     i2, i2_slope = shapes.i2(ious)
     i3, i3_slope = shapes.i3(ious)
-    # j counts 1 - I2(o_j): a negative 1 - I2(0), which "sigmoid" does not make 1, and a positive `lower` less than that.
+    # j counts 1 - I2(o_j): a negative 1 - I2(0), which is not 1 for "sigmoid", and a positive `lower` less than that.
     of_negatives = 1 - shapes.i2(torch.zeros_like(ious[:1]))[0]
     lower = i2 - 1 + of_negatives
     over_all = shapes.h2.pairs(points, here.scores, here.takes_part)

@@ -45,7 +45,7 @@ class Ranking:
         self.scores = points  # p_i
         self.scope = scope
         self.num_fp = scope.total(negatives.at_points()).clamp_(min=0)  # F_i = sum over negatives of f(n - p_i)
-        self._negatives, self.step = negatives, step
+        self.negatives, self.step = negatives, step
         self.among = step.pairs(points, points)
         self.rank_pos = self.among.at_points() + (self_term - step.at_zero)  # R_i: self term + sum of f(p_k - p_i)
         self.rank = self.rank_pos + self.num_fp
@@ -70,7 +70,7 @@ class Ranking:
         value = (current.sum() / normaliser).to(self.flat.dtype)
         with torch.no_grad():
             pushes = torch.where(self.num_fp > 0, (current - target) / normaliser, 0) * self.scope.size
-            gradient = self._negatives.at_scores(torch.where(self.num_fp > 0, pushes / self.num_fp, 0))
+            gradient = self.negatives.at_scores(torch.where(self.num_fp > 0, pushes / self.num_fp, 0))
             gradient[self.positives] = -self.scope.own(pushes, len(self.positives)).to(gradient.dtype)
         return with_gradient(self.flat, value, gradient)
 
