@@ -1,10 +1,56 @@
-"""Losses of the boxes at the positives: smooth L1 on the encoded offsets, GIoU on the decoded boxes."""
+"""Losses of the boxes at the positives: smooth L1 on the encoded offsets; IoU, GIoU and harmonic IoU on the boxes."""
 
+import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
 from rankdet.losses.inputs import LossInputs, LossOutput
+from rankdet.losses.scores import full_precision
+
+MIN_UNION = 1e-6  # square pixels; the union below it counts as it, so that two boxes without area have IoU 0
+
+
+def iou_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Mean over the pairs of 1 - IoU, in [0, 1]; arguments as for paired_iou. Without pairs 0, with a gradient path."""
+    return _mean(1 - paired_iou(pred, target))
+
+
+def harmonic_iou_loss(pred: Tensor, target: Tensor, gamma: float) -> Tensor:
+    """Mean over the pairs of (1 + IoU)^gamma (1 - IoU) (Harmonic loss, CVPR 2021, supplement Eq. 11).
+
+    pred, target: as for paired_iou. gamma: <= 1, else the loss would rise with the IoU below (gamma - 1)/(gamma + 1)
+    (Eq. 13): ValueError; 0 is iou_loss. For gamma in [0, 1] it is in [0, 1] and falls with slope 1 - gamma at IoU 0
+    and 2^gamma at IoU 1. Without pairs 0, with a gradient path.
+    """
+    check_gamma(gamma)
+    return _mean(harmonic_iou(paired_iou(pred, target), gamma))
+
+
+def harmonic_iou(iou: Tensor, gamma: float) -> Tensor:
+    """(1 + iou)^gamma (1 - iou), element by element, for any gamma: the bare formula (supplement Eq. 11), for plots."""
+    return (1 + iou) ** gamma * (1 - iou)
+
+
+def paired_iou(pred: Tensor, target: Tensor) -> Tensor:
+    """float [..., 4] and [..., 4], xyxy -> float [...]: the IoU of each pair; half types are computed in float32.
+
+    The intersection over max(union, 1e-6 square pixels), where torchvision's GIoU adds 1e-7 to the union and the hull.
+    Boxes apart have IoU 0 and no gradient. Raises ValueError for shapes that differ or do not end in 4.
+    """
+    if pred.shape != target.shape or pred.shape[-1:] != (4,):
+        raise ValueError(f"pred and target must be [..., 4] alike, got {tuple(pred.shape)} and {tuple(target.shape)}")
+    pred, target = full_precision(pred), full_precision(target)
+    overlap = torch.minimum(pred[..., 2:], target[..., 2:]) - torch.maximum(pred[..., :2], target[..., :2])
+    intersection = overlap.clamp(min=0).prod(-1)
+    union = (pred[..., 2:] - pred[..., :2]).prod(-1) + (target[..., 2:] - target[..., :2]).prod(-1) - intersection
+    return intersection / union.clamp(min=MIN_UNION)
+
+
+def check_gamma(gamma: float) -> None:
+    """ValueError unless gamma is a number up to 1."""
+    if not -float("inf") < gamma <= 1:
+        raise ValueError(f"gamma must be at most 1 (the loss would rise with the IoU), got {gamma}")
 
 
 class SmoothL1Loss(nn.Module):
@@ -31,7 +77,7 @@ class SmoothL1Loss(nn.Module):
 class GIoULoss(nn.Module):
     """1 - GIoU (CVPR 2019) of predicted and matched boxes, in [0, 2]: mean over the P positives.
 
-    No positives: 0, with a gradient path to the deltas.
+    Torchvision's: 1e-7 is added to the union and to the hull. No positives: 0, with a gradient path to the deltas.
     """
 
     def __init__(self, weight: float = 1.0) -> None:
@@ -40,6 +86,42 @@ class GIoULoss(nn.Module):
 
     def forward(self, inputs: LossInputs) -> LossOutput:
         """The part "box" is the loss before its weight."""
-        total = generalized_box_iou_loss(inputs.pred_boxes, inputs.target_boxes, reduction="sum")
-        loss = total / max(1, len(inputs.pred_boxes)) + inputs.pred_deltas[:0].sum()
-        return LossOutput(self.weight * loss, {"box": loss.detach()})
+        return _output(_mean(generalized_box_iou_loss(inputs.pred_boxes, inputs.target_boxes)), inputs, self.weight)
+
+
+class IoULoss(nn.Module):
+    """iou_loss of predicted and matched boxes, times `weight`. No positives: 0, with a gradient path to the deltas."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, inputs: LossInputs) -> LossOutput:
+        """The part "box" is the loss before its weight."""
+        return _output(iou_loss(inputs.pred_boxes, inputs.target_boxes), inputs, self.weight)
+
+
+class HarmonicIoULoss(nn.Module):
+    """harmonic_iou_loss of predicted and matched boxes, times `weight`; gamma as there.
+
+    No positives: 0, with a gradient path to the deltas.
+    """
+
+    def __init__(self, gamma: float = 0.5, weight: float = 1.0) -> None:
+        super().__init__()
+        check_gamma(gamma)
+        self.gamma, self.weight = gamma, weight
+
+    def forward(self, inputs: LossInputs) -> LossOutput:
+        """The part "box" is the loss before its weight."""
+        return _output(harmonic_iou_loss(inputs.pred_boxes, inputs.target_boxes, self.gamma), inputs, self.weight)
+
+
+def _mean(losses: Tensor) -> Tensor:
+    return losses.sum() / max(1, losses.numel())
+
+
+def _output(loss: Tensor, inputs: LossInputs, weight: float) -> LossOutput:
+    """The part "box" and the weighted total, with a gradient path to the deltas also where no box was decoded."""
+    loss = loss + inputs.pred_deltas[:0].sum()
+    return LossOutput(weight * loss, {"box": loss.detach()})

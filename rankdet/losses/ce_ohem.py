@@ -13,40 +13,38 @@ from rankdet.losses.scores import full_precision
 def ce_ohem_loss(logits: Tensor, labels: Tensor, negatives_per_positive: float = 3.0, min_negatives: int = 3) -> Tensor:
     """Cross entropy of all positive anchors and the hardest negative ones, over max(1, number of positive anchors).
 
+    logits, labels and who is chosen: choose_anchors. Returns a scalar; 0, with a gradient path, where nothing is
+    chosen. Raises ValueError for shapes that do not fit.
+    """
+    logits = full_precision(logits)
+    positive, hard = choose_anchors(logits, labels, negatives_per_positive, min_negatives)
+    chosen = positive | hard
+    targets = torch.where(positive, (labels == 1).int().argmax(2), labels.shape[2])
+    return F.cross_entropy(logits[chosen], targets[chosen], reduction="sum") / positive.sum().clamp(min=1)
+
+
+def choose_anchors(
+    logits: Tensor, labels: Tensor, negatives_per_positive: float, min_negatives: int
+) -> tuple[Tensor, Tensor]:
+    """The positive anchors and the hardest negative ones of each image: bool [B, A] both, never true for one anchor.
+
     logits: float [B, A, K + 1]; channel k < K is object class k, the last is background. labels: signed integer
     [B, A, K]; an anchor is positive where a class is 1 (of several, the first), takes no part where all are -1,
     and is negative otherwise. Hardest is who has the largest background loss, -log p(background), image by image:
     negatives_per_positive (>= 0) times the image's positives, but at least min_negatives (>= 0), as far as there are
     any. min_negatives = 0 is SSD's rule, by which an image without objects teaches nothing; the default 3 treats it
-    as if it had one positive. Returns a scalar; 0, with a gradient path, where nothing is chosen.
-    Raises ValueError for shapes that do not fit.
+    as if it had one positive. Raises ValueError for shapes that do not fit.
     """
     if logits.dim() != 3 or logits.shape[:2] != labels.shape[:2] or logits.shape[2] != labels.shape[2] + 1:
         raise ValueError(f"logits must be [B, A, K + 1] for labels [B, A, K], got {logits.shape} and {labels.shape}")
-    logits, num_classes = full_precision(logits), labels.shape[2]
     positive = (labels == 1).any(2)
     negative = ~positive & (labels == 0).any(2)
-    num_positives = positive.sum(1)
-    wanted = (negatives_per_positive * num_positives).ceil().long().clamp(min=min_negatives)
-    chosen = positive | _hardest(logits.detach(), negative, torch.minimum(wanted, negative.sum(1)))
-    targets = torch.where(positive, (labels == 1).int().argmax(2), num_classes)
-    return F.cross_entropy(logits[chosen], targets[chosen], reduction="sum") / num_positives.sum().clamp(min=1)
+    wanted = (negatives_per_positive * positive.sum(1)).ceil().long().clamp(min=min_negatives)
+    return positive, _hardest(logits.detach(), negative, torch.minimum(wanted, negative.sum(1)))
 
 
-class CEOHEMLoss(nn.Module):
-    """ce_ohem_loss of the images on one GPU, times `weight`; the head has one channel more, the background's, last."""
-
-    def __init__(self, negatives_per_positive: float = 3.0, min_negatives: int = 3, weight: float = 1.0) -> None:
-        super().__init__()
-        for name, value in (("negatives_per_positive", negatives_per_positive), ("min_negatives", min_negatives)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
-        self.negatives_per_positive, self.min_negatives, self.weight = negatives_per_positive, min_negatives, weight
-
-    def forward(self, inputs: LossInputs) -> LossOutput:
-        """The part "ce" is the loss before its weight."""
-        loss = ce_ohem_loss(inputs.logits, inputs.labels, self.negatives_per_positive, self.min_negatives)
-        return LossOutput(self.weight * loss, {"ce": loss.detach()})
+class SoftmaxScores:
+    """A logit per object class and, last, background's, under a softmax: three of ClassificationLoss's methods."""
 
     def num_channels(self, num_classes: int) -> int:
         """The object classes and, last, background."""
@@ -66,6 +64,27 @@ class CEOHEMLoss(nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """float [..., K + 1] logits -> float [..., K] in [0, 1]: the softmax without its background channel."""
         return logits.softmax(-1)[..., :-1]
+
+
+class CEOHEMLoss(SoftmaxScores, nn.Module):
+    """ce_ohem_loss of the images on one GPU, times `weight`; the head has one channel more, the background's, last."""
+
+    def __init__(self, negatives_per_positive: float = 3.0, min_negatives: int = 3, weight: float = 1.0) -> None:
+        super().__init__()
+        check_counts(negatives_per_positive, min_negatives)
+        self.negatives_per_positive, self.min_negatives, self.weight = negatives_per_positive, min_negatives, weight
+
+    def forward(self, inputs: LossInputs) -> LossOutput:
+        """The part "ce" is the loss before its weight."""
+        loss = ce_ohem_loss(inputs.logits, inputs.labels, self.negatives_per_positive, self.min_negatives)
+        return LossOutput(self.weight * loss, {"ce": loss.detach()})
+
+
+def check_counts(negatives_per_positive: float, min_negatives: int) -> None:
+    """ValueError that names the one that is negative."""
+    for name, value in (("negatives_per_positive", negatives_per_positive), ("min_negatives", min_negatives)):
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
 
 
 def _hardest(logits: Tensor, negative: Tensor, count: Tensor) -> Tensor:

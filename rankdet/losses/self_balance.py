@@ -10,7 +10,7 @@ class SelfBalance(nn.Module):
 
     initial: > 0; the released program's 50. period: steps of an epoch, or None to be told by set_epoch_length. The new
     weight holds from the last step of the epoch on whose losses it is computed, as in the released program. Processes
-    share the means of all. The running means are buffers: a training that is resumed goes on where it was.
+    share the sums of all. The running means are buffers: a training that is resumed goes on where it was.
     """
 
     weight: Tensor
@@ -42,16 +42,14 @@ class SelfBalance(nn.Module):
         """
         if self.period is None:
             raise RuntimeError("SelfBalance: the length of an epoch is not known: give period, or set_epoch_length()")
-        self.sums += torch.stack((classification, localisation)).double()
+        parts = torch.stack((classification, localisation)).double()
+        if dist.is_initialized():  # every step, so that each process has the state that a resumed one gets
+            dist.all_reduce(parts)
+        self.sums += parts
         self.steps += 1
         ends = self.steps >= self.period
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            total = self.sums.clone()
-            dist.all_reduce(total)
-        else:
-            total = self.sums
-        ratio = total.sum() / total[1]
-        self.weight.copy_(torch.where(ends & (total[1] > 0), ratio, self.weight))
+        ratio = self.sums.sum() / self.sums[1]
+        self.weight.copy_(torch.where(ends & (self.sums[1] > 0), ratio, self.weight))
         self.sums.mul_(~ends)
         self.steps.mul_(~ends)
         return self.weight.clone()
