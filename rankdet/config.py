@@ -142,6 +142,21 @@ def run_directory(cfg: DictConfig) -> Path:
     return Path(cfg.runtime.runs) / cfg.data.name / cfg.protocol.name / run / f"seed{cfg.seed}"
 
 
+def telling_settings(cfg: DictConfig) -> dict[str, Any]:
+    """What tells one run from another in a list: few settings, the loss and the box weight by short names."""
+    loss = OmegaConf.to_container(cfg.loss, resolve=True)
+    return {
+        "batch_size": cfg.batch_size,
+        "box_weight": cfg.box_loss.weight if cfg.box_loss else 0.0,
+        "data": cfg.data.name,
+        "loss": str(loss.pop("_target_")).split(".")[-2],
+        "loss_settings": loss,
+        "lr": cfg.schedule.lr,
+        "protocol": cfg.protocol.name,
+        "seed": cfg.seed,
+    }
+
+
 def load(path: Path) -> DictConfig:
     """The config that a run saved beside its results."""
     if not path.is_file():

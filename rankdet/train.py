@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rankdet.assess import assess
 from rankdet.build import Detector, build_dataset, build_detector, build_optimizer, make, open_source
 from rankdet.cli import command, hydra_command
-from rankdet.config import config_hash, identity, run_directory
+from rankdet.config import config_hash, run_directory, telling_settings
 from rankdet.data.cleaning import describe_dirt
 from rankdet.data.loader import train_loader
 from rankdet.data.records import DetectionSet, data_hash
@@ -207,7 +207,8 @@ class Run:
         save_results(results, self.directory / "evaluation" / cfg.splits.test / "detections.json")
         write_json(self.directory / "evaluation" / cfg.splits.test / "metrics.json", metrics)
         shown = headline(metrics)
-        log.hyperparameters(identity(cfg), {f"{cfg.splits.test}/{k}": v for k, v in shown.items()}, training.step)
+        results_shown = {f"{cfg.splits.test}/{k}": v for k, v in shown.items()}
+        log.hyperparameters(telling_settings(cfg), results_shown, training.step)
         log.note(f"{cfg.splits.test}: " + "  ".join(f"{k} {100 * v:.2f}" for k, v in shown.items()))
         record = {
             "run": str(self.directory.relative_to(cfg.runtime.runs)),
