@@ -18,6 +18,7 @@ from rankdet.errors import UserError
 from rankdet.evaluation.postprocess import PostProcess
 from rankdet.losses.criterion import Criterion
 from rankdet.losses.inputs import LossInputs
+from rankdet.losses.sampling import Sampler
 from rankdet.matching.assign import build_loss_inputs
 from rankdet.matching.max_iou import MaxIoUMatcher
 from rankdet.models.output import DetectorOutput
@@ -32,10 +33,12 @@ class Detector:
     matcher: MaxIoUMatcher
     postprocess: PostProcess
     num_classes: int
+    sampler: Sampler | None = None
 
     def assign(self, output: DetectorOutput, targets: list[Target]) -> LossInputs:
-        """Matches anchors with objects."""
-        return build_loss_inputs(output, targets, self.matcher, self.model.coder, self.num_classes)
+        """Matches anchors with objects, and leaves out the negatives that the sampler does not keep."""
+        inputs = build_loss_inputs(output, targets, self.matcher, self.model.coder, self.num_classes)
+        return self.sampler(inputs) if self.sampler else inputs
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """float [..., C] -> float [..., K] scores in [0, 1], as the loss means its logits."""
@@ -63,7 +66,8 @@ def build_detector(cfg: DictConfig, num_classes: int) -> Detector:
     except ValueError as error:  # a softmax over many classes cannot start each of them at any prior
         raise UserError(f"config: {error}; lower prior") from error
     model = make(cfg.model, num_channels=loss.num_channels(num_classes), prior_bias=bias)
-    return Detector(model, Criterion(terms), make(cfg.matching), make(cfg.evaluation), num_classes)
+    sampler = make(cfg.sampler) if cfg.get("sampler") else None  # runs older than the key have none
+    return Detector(model, Criterion(terms), make(cfg.matching), make(cfg.evaluation), num_classes, sampler)
 
 
 def open_source(cfg: DictConfig) -> Source:

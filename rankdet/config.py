@@ -31,7 +31,7 @@ NOT_IDENTITY = (
     "splits.monitor",
 )
 # Keys younger than published records, each at the value that computes what was computed before there was the key.
-NEUTRAL = {"loss.ranking_scope": "gpu"}
+NEUTRAL = {"loss.ranking_scope": "gpu", "sampler": {}}
 # Settings counted in whole numbers, and the least that makes sense.
 COUNTS = {
     "seed": 0,
