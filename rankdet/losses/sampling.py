@@ -49,7 +49,7 @@ class RandomSampler(Sampler):
 
 
 def num_negatives(positive: Tensor, negative: Tensor, per_positive: float, least: int) -> Tensor:
-    """bool [B, A] both -> int64 [B]: per_positive for each positive of an image, at least `least`, as far as there are."""
+    """bool [B, A] both -> int64 [B]: per_positive for each positive, at least `least` an image, as far as there are."""
     wanted = (per_positive * positive.sum(1)).ceil().long().clamp(min=least)
     return torch.minimum(wanted, negative.sum(1))
 
