@@ -13,9 +13,9 @@ from rankdet.losses.box import (
     harmonic_iou,
     harmonic_iou_loss,
     iou_loss,
-    paired_iou,
 )
 from rankdet.losses.inputs import LossInputs
+from rankdet.losses.overlap import paired_iou
 
 
 def box_inputs(pred_deltas, target_deltas, pred_boxes=None, target_boxes=None):

@@ -1,14 +1,11 @@
 """Losses of the boxes at the positives: smooth L1 on the encoded offsets; IoU, GIoU and harmonic IoU on the boxes."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss
 
 from rankdet.losses.inputs import LossInputs, LossOutput
-from rankdet.losses.scores import full_precision
-
-MIN_UNION = 1e-6  # square pixels; the union below it counts as it, so that two boxes without area have IoU 0
+from rankdet.losses.overlap import paired_iou
 
 
 def iou_loss(pred: Tensor, target: Tensor) -> Tensor:
@@ -30,21 +27,6 @@ def harmonic_iou_loss(pred: Tensor, target: Tensor, gamma: float) -> Tensor:
 def harmonic_iou(iou: Tensor, gamma: float) -> Tensor:
     """(1 + iou)^gamma (1 - iou), element by element, for any gamma: the bare formula (supplement Eq. 11), for plots."""
     return (1 + iou) ** gamma * (1 - iou)
-
-
-def paired_iou(pred: Tensor, target: Tensor) -> Tensor:
-    """float [..., 4] and [..., 4], xyxy -> float [...]: the IoU of each pair; half types are computed in float32.
-
-    The intersection over max(union, 1e-6 square pixels), where torchvision's GIoU adds 1e-7 to the union and the hull.
-    Boxes apart have IoU 0 and no gradient. Raises ValueError for shapes that differ or do not end in 4.
-    """
-    if pred.shape != target.shape or pred.shape[-1:] != (4,):
-        raise ValueError(f"pred and target must be [..., 4] alike, got {tuple(pred.shape)} and {tuple(target.shape)}")
-    pred, target = full_precision(pred), full_precision(target)
-    overlap = torch.minimum(pred[..., 2:], target[..., 2:]) - torch.maximum(pred[..., :2], target[..., :2])
-    intersection = overlap.clamp(min=0).prod(-1)
-    union = (pred[..., 2:] - pred[..., :2]).prod(-1) + (target[..., 2:] - target[..., :2]).prod(-1) - intersection
-    return intersection / union.clamp(min=MIN_UNION)
 
 
 def check_gamma(gamma: float) -> None:
@@ -77,7 +59,8 @@ class SmoothL1Loss(nn.Module):
 class GIoULoss(nn.Module):
     """1 - GIoU (CVPR 2019) of predicted and matched boxes, in [0, 2]: mean over the P positives.
 
-    Torchvision's: 1e-7 is added to the union and to the hull. No positives: 0, with a gradient path to the deltas.
+    Torchvision's: 1e-7 square pixels are added to union and hull, where the IoU losses divide by max(union, 1e-6).
+    No positives: 0, with a gradient path to the deltas.
     """
 
     def __init__(self, weight: float = 1.0) -> None:
