@@ -60,6 +60,9 @@ def build_detector(cfg: DictConfig, num_classes: int) -> Detector:
     if not (isinstance(cfg.prior, float) and 0 < cfg.prior < 1):
         raise UserError(f"prior={cfg.prior}: must be a number between 0 and 1")
     loss = make(cfg.loss)
+    if cfg.box_loss and getattr(loss, "has_box_loss", False):
+        name = str(cfg.loss._target_).split(".")[-2]
+        raise UserError(f"config: loss={name} trains the boxes too: set box_loss=none")
     terms = [loss] + ([make(cfg.box_loss)] if cfg.box_loss else [])
     try:
         bias = loss.prior_bias(num_classes, cfg.prior)

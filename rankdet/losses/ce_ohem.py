@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankdet.losses.inputs import LossInputs, LossOutput
+from rankdet.losses.sampling import check_counts, highest, num_negatives
 from rankdet.losses.scores import full_precision
 
 
@@ -39,8 +40,9 @@ def choose_anchors(
         raise ValueError(f"logits must be [B, A, K + 1] for labels [B, A, K], got {logits.shape} and {labels.shape}")
     positive = (labels == 1).any(2)
     negative = ~positive & (labels == 0).any(2)
-    wanted = (negatives_per_positive * positive.sum(1)).ceil().long().clamp(min=min_negatives)
-    return positive, _hardest(logits.detach(), negative, torch.minimum(wanted, negative.sum(1)))
+    wanted = num_negatives(positive, negative, negatives_per_positive, min_negatives)
+    background_loss = logits.detach().logsumexp(2) - logits.detach()[..., -1]
+    return positive, highest(background_loss, negative, wanted)
 
 
 class SoftmaxScores:
@@ -78,19 +80,3 @@ class CEOHEMLoss(SoftmaxScores, nn.Module):
         """The part "ce" is the loss before its weight."""
         loss = ce_ohem_loss(inputs.logits, inputs.labels, self.negatives_per_positive, self.min_negatives)
         return LossOutput(self.weight * loss, {"ce": loss.detach()})
-
-
-def check_counts(negatives_per_positive: float, min_negatives: int) -> None:
-    """ValueError that names the one that is negative."""
-    for name, value in (("negatives_per_positive", negatives_per_positive), ("min_negatives", min_negatives)):
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, got {value}")
-
-
-def _hardest(logits: Tensor, negative: Tensor, count: Tensor) -> Tensor:
-    """bool [B, A]: the count[b] anchors among `negative` ([B, A]) of image b whose background loss is largest."""
-    loss = (logits.logsumexp(2) - logits[..., -1]).masked_fill(~negative, -torch.inf)
-    most = int(count.max()) if count.numel() else 0
-    ranked = loss.topk(most, dim=1).indices
-    within = torch.arange(most, device=count.device) < count[:, None]
-    return torch.zeros_like(negative).scatter_(1, ranked, within)

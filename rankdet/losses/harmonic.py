@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankdet.losses.box import check_gamma, harmonic_iou
-from rankdet.losses.ce_ohem import SoftmaxScores, check_counts, choose_anchors
+from rankdet.losses.ce_ohem import SoftmaxScores, choose_anchors
 from rankdet.losses.inputs import LossInputs, LossOutput
 from rankdet.losses.overlap import paired_iou
+from rankdet.losses.sampling import check_counts
 from rankdet.losses.scores import full_precision
 
 
@@ -32,14 +33,16 @@ def harmonic_loss(cross_entropy: Tensor, regression: Tensor) -> Tensor:
 class HarmonicLoss(SoftmaxScores, nn.Module):
     """harmonic_loss of the positives plus the plain cross entropy of the hardest negatives, all over max(1, P).
 
-    It owns the scores and the box loss: use it with box_loss=none (another box loss would report the part "box", too,
-    which Criterion refuses). The paper's CE = -log p with a one-hot label is a softmax's, and its baseline is SSD: the
-    head has a background channel, and the negatives are chosen as for ce_ohem_loss, by the same two numbers.
+    It owns the scores and the box loss: use it with box_loss=none. The paper's CE = -log p with a one-hot label is a
+    softmax's, and its baseline is SSD: the head has a background channel, and the negatives are chosen as for
+    ce_ohem_loss, by the same two numbers.
     box: "smooth_l1", the sum over the 4 deltas (SSD, ECCV 2016, Eq. 2) with its quadratic part up to `beta` >= 0; or
     "harmonic_iou" of the decoded boxes with exponent `gamma` <= 1. ValueError for other values.
     While p < 0.278, a box is pushed away from its object if L < ln CE - ln(1 + p) (Eq. 5). Smooth L1 pulls it back
     later; harmonic IoU has no gradient at IoU 0, and a head that starts at p = 0.01 can lose all of its boxes there.
     """
+
+    has_box_loss = True
 
     def __init__(
         self,

@@ -37,7 +37,10 @@ class LossTerm(Protocol):
 
 
 class ClassificationLoss(LossTerm, Protocol):
-    """A term that owns the score channels, and so says how many there are and what they mean."""
+    """A term that owns the score channels, and so says how many there are and what they mean.
+
+    One that trains the boxes too says so by an attribute has_box_loss = True; a box loss beside it is an error then.
+    """
 
     def num_channels(self, num_classes: int) -> int:
         """Score channels per anchor that the head must have."""
