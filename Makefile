@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 RUN   := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tune publish tensorboard test test-full test-full-rest stress lint format clean
+.PHONY: help setup reproduce-theory profile-loss tune publish tensorboard test test-full test-full-rest stress lint format clean
 
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -36,6 +36,12 @@ $(STAMP): requirements.txt pyproject.toml
 
 reproduce-table-%: $(STAMP) ## train what is missing for table N of PAPER, then print and save the table
 	@$(RUN) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
+reproduce-theory: $(STAMP) ## check the papers' formulas and theorems: "holds", or where not (ARGS="AP-P2 ...": only those)
+	@$(RUN) scripts/theory.py $(ARGS)
+
+profile-loss: $(STAMP) ## time and memory of every loss beside focal loss (ARGS="--device cuda ...")
+	@$(RUN) scripts/profile_loss.py $(ARGS)
 
 tune: $(STAMP) ## search lr and box weight per loss on the validation split, by the recorded grid
 	@$(RUN) scripts/tune.py --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
