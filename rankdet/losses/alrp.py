@@ -29,7 +29,7 @@ def alrp_loss(
 
     logits: float, any shape; half types are computed in float32, float64 in float64. labels: signed integer, same
     shape, in {1, 0, -1}; -1 takes no part. localisation_errors: float [P], e_i >= 0 of the positives in order of
-    appearance: (1 - IoU) / (1 - tau) or 1 - GIoU (Eq. 6). delta: half width of the linear step, in logits, > 0.
+    appearance: (1 - IoU) / (1 - tau) (Eq. 6) or 1 - GIoU. delta: half width of the linear step, in logits, > 0.
     positives, group, waiting for a GPU: as in ranking.error_driven_loss.
 
     classification: mean of F_i / rank_i over the positives, AP-loss without interpolation. Its gradient, to the logits,
@@ -78,6 +78,8 @@ class ALRPLoss(SigmoidScores, nn.Module):
         named_step("linear", delta)
         if overlap not in ("giou", "iou"):
             raise ValueError(f'overlap must be "giou" or "iou", got {overlap!r}')
+        if localisation_weight is not None and not localisation_weight > 0:
+            raise ValueError(f"localisation_weight must be positive, got {localisation_weight}")
         self.delta, self.soft_localisation, self.overlap, self.weight = delta, soft_localisation, overlap, weight
         self.localisation_weight, self.group = localisation_weight, ranking_group(ranking_scope)
         self.balance = SelfBalance(initial_weight) if localisation_weight is None else None
@@ -97,7 +99,7 @@ class ALRPLoss(SigmoidScores, nn.Module):
         )  # fmt: skip
         parts = {"alrp_cls": classification.detach(), "alrp_loc": localisation.detach()}
         if self.balance is None:
-            weight = torch.as_tensor(self.localisation_weight)
+            weight = torch.full_like(parts["alrp_loc"], self.localisation_weight)
         else:
             weight = self.balance(*parts.values()).to(localisation.dtype)
         total = self.weight * (classification + weight * localisation)

@@ -16,6 +16,7 @@ Curve = Callable[[Tensor], tuple[Tensor, Tensor]]  # float64 in [0, 1], any shap
 
 FORMS = ("searched", "sigmoid", "linear", "square", "sqrt")
 NUM_COORDINATES = 12  # of a searched function: x and y of both ends and four points between
+ASCEND = "control_points must ascend from (0, 0) to (1, 1), and H1 (row 4) be positive at 1/2"
 
 
 class Functions(NamedTuple):
@@ -32,9 +33,10 @@ def functions(form: str, control_points: Tensor | None, device: torch.device) ->
     """The functions of a form: "searched", through control_points, or one of the supplement's Table 3 for all five.
 
     control_points: float [5, 12] in the order H2, I2, I3, I1, H1, a row x_0, y_0, ..., x_5, y_5 from (0, 0) to (1, 1),
-    x ascending; [4, 12] makes H1 the hard step whose ties count 1/2. The step functions take u = clamp(x/2 + 1/2, 0, 1)
-    of a score difference x, but for "sigmoid", which takes x itself.
-    ValueError: an unknown form, control points of another shape or not from (0, 0) to (1, 1) or not ascending.
+    x ascending, y not descending, H1 positive at 1/2, which a score counts for itself; [4, 12] makes H1 the hard step
+    whose ties count 1/2. The step functions take u = clamp(x/2 + 1/2, 0, 1) of a score difference x, but for "sigmoid",
+    which takes x itself. The slope of "sqrt" at 0 is 0.
+    ValueError: an unknown form, control points of another shape or that break these rules.
     """
     if form == "searched":
         points = _checked(control_points).to(device, torch.float64)
@@ -50,8 +52,21 @@ def functions(form: str, control_points: Tensor | None, device: torch.device) ->
     if form in ("square", "sqrt"):
         exponent = {"square": 2.0, "sqrt": 0.5}[form]
         step = power_step(exponent)
-        return Functions(step, step, *[lambda x: (x**exponent, exponent * x ** (exponent - 1))] * 3)
+        return Functions(step, step, *[_power(exponent)] * 3)
     raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+
+
+def control_points(theta: Tensor) -> Tensor:
+    """The points of searched functions: float [..., 2 K], theta_x and theta_y in turn -> [..., 2 (K + 2)], x, y pairs.
+
+    From (0, 0), then p_k = p_(k-1) + (1 - p_(k-1)) theta_k in x and in y alike, then (1, 1) (as released). theta in
+    (0, 1) makes them ascend. ValueError: an odd number of coordinates.
+    """
+    if theta.shape[-1] % 2:
+        raise ValueError(f"theta must be [..., 2 K], x and y in turn, got {tuple(theta.shape)}")
+    inner = 1 - (1 - theta.unflatten(-1, (-1, 2))).cumprod(-2)  # 1 - p_k = (1 - p_(k-1)) (1 - theta_k)
+    start = torch.zeros_like(inner[..., :1, :])
+    return torch.cat((start, inner, start + 1), -2).flatten(-2)
 
 
 def piecewise_curve(x: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,13 +79,17 @@ def piecewise_curve(x: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
 
 def _through(xs: Tensor, ys: Tensor) -> Curve:
     def curve(x: Tensor) -> tuple[Tensor, Tensor]:
-        x = x.clamp(0, 1)
+        x = x.clamp(0, 1).contiguous()
         left = (torch.searchsorted(xs, x) - 1).clamp(0, len(xs) - 2)
         slopes = (ys.diff() / xs.diff())[left]
         return ys[left] + slopes * (x - xs[left]), slopes
 
     xs, ys = xs.contiguous(), ys.contiguous()
     return curve
+
+
+def _power(exponent: float) -> Curve:
+    return lambda x: (x**exponent, torch.where(x > 0, exponent * x ** (exponent - 1), 0))
 
 
 def _sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,10 +105,12 @@ def _checked(points: Tensor | None) -> Tensor:
     check_finite(points, "control_points")
     xs, ys = points[:, 0::2], points[:, 1::2]
     ends = torch.stack((xs[:, 0], ys[:, 0], 1 - xs[:, -1], 1 - ys[:, -1]))
-    legal = (ends == 0).all() & (xs.diff() > 0).all() & (ys.diff() >= 0).all()
+    legal = (ends == 0).all(0) & (xs.diff() > 0).all(1) & (ys.diff() >= 0).all(1)
+    h1_at_half, _ = piecewise_curve(points.new_full((1,), 0.5), points[-1])
+    legal = torch.cat((legal[:-1], legal[-1:] & ((h1_at_half > 0) | (len(points) == 4))))
     if points.device.type != "cpu" or torch.compiler.is_compiling():
-        torch._assert_async(legal, "control_points must ascend from (0, 0) to (1, 1)")
-    elif not legal:
-        row = int(((ends != 0).any(0) | (xs.diff() <= 0).any(1) | (ys.diff() < 0).any(1)).nonzero()[0])
-        raise ValueError(f"control_points must ascend from (0, 0) to (1, 1), got row {row}: {points[row].tolist()}")
+        torch._assert_async(legal.all(), ASCEND)
+    elif not legal.all():
+        row = int((~legal).nonzero()[0])
+        raise ValueError(f"{ASCEND}, got row {row}: {points[row].tolist()}")
     return points

@@ -26,15 +26,20 @@ def paired_giou(pred: Tensor, target: Tensor) -> Tensor:
     """
     pred, target = _checked(pred, target)
     intersection, union = _intersection_and_union(pred, target)
-    hull = (torch.maximum(pred[..., 2:], target[..., 2:]) - torch.minimum(pred[..., :2], target[..., :2])).prod(-1)
+    hull = _area(torch.maximum(pred[..., 2:], target[..., 2:]) - torch.minimum(pred[..., :2], target[..., :2]))
     return intersection / (union + EPS) - (hull - union) / (hull + EPS)
 
 
 def _intersection_and_union(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     overlap = torch.minimum(pred[..., 2:], target[..., 2:]) - torch.maximum(pred[..., :2], target[..., :2])
-    intersection = overlap.clamp(min=0).prod(-1)
-    areas = (pred[..., 2:] - pred[..., :2]).prod(-1) + (target[..., 2:] - target[..., :2]).prod(-1)
+    intersection = _area(overlap.clamp(min=0))
+    areas = _area(pred[..., 2:] - pred[..., :2]) + _area(target[..., 2:] - target[..., :2])
     return intersection, areas - intersection
+
+
+def _area(size: Tensor) -> Tensor:
+    """[..., 2] -> [...]; prod's backward pass would count the zeros and wait for the GPU to tell."""
+    return size[..., 0] * size[..., 1]
 
 
 def _checked(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,8 @@ def parameterized_ap_loss(
     Returns a scalar, which may exceed 1 with searched curves. No positives: 0, with a gradient path; no negatives: not
     0. Slopes at a knot: as in curve_step. O(N + (P + num_topk) log P) time and O(P + N) memory; "square" and "sqrt"
     take O(P num_topk) time. No double backward. Raises ValueError as ap_loss does, and for ious that are not [P],
-    num_topk < 1, an unknown form and control points that do not ascend; waits for a GPU as ap_loss does.
+    num_topk < 1, an unknown form and control points that functions refuses; waits for a GPU as ap_loss does, and to
+    bring control points there that lie elsewhere.
     """
     check_tensors(logits, labels)
     if num_topk < 1:
@@ -48,7 +49,7 @@ def parameterized_ap_loss(
     if ious.shape != positives.shape:
         raise ValueError(f"ious must be [{len(positives)}], one for each positive, got {tuple(ious.shape)}")
     if len(positives) == 0:
-        return flat[:0].sum() + ious.sum()
+        return flat[:0].sum() + ious.sum().to(flat.dtype)
     value, to_logits, to_ious = _value_and_gradients(
         flat.detach(), labels, positives, ious.detach().double().clamp(0, 1), shapes, block_gradient, num_topk
     )
@@ -62,8 +63,9 @@ class ParameterizedAPLoss(SigmoidScores, nn.Module):
     """parameterized_ap_loss of all anchors, classes and boxes of the images on one GPU: it wants no box loss beside it.
 
     The IoU of a positive is (GIoU + 1) / 2 of its predicted box. control_points: five or four rows of x_1, y_1, ...,
-    x_4, y_4 between (0, 0) and (1, 1), in the order H2, I2, I3, I1, H1; None for a handcrafted form. gradient_scale:
-    > 0, factor of the gradient to the boxes, not of the value. The other arguments are parameterized_ap_loss's.
+    x_4, y_4 between (0, 0) and (1, 1), in the order H2, I2, I3, I1, H1; no handcrafted form looks at them.
+    gradient_scale: > 0, factor of the gradient to the boxes, not of the value. The other arguments are
+    parameterized_ap_loss's.
     """
 
     control_points: Tensor | None
@@ -82,6 +84,8 @@ class ParameterizedAPLoss(SigmoidScores, nn.Module):
         if control_points is not None:
             points = torch.tensor([[0.0, 0.0, *row, 1.0, 1.0] for row in control_points], dtype=torch.float64)
         functions(form, points, torch.device("cpu"))
+        if num_topk < 1:
+            raise ValueError(f"num_topk must be at least 1, got {num_topk}")
         if not gradient_scale > 0:
             raise ValueError(f"gradient_scale must be positive, got {gradient_scale}")
         self.register_buffer("control_points", points)
@@ -91,7 +95,7 @@ class ParameterizedAPLoss(SigmoidScores, nn.Module):
     def forward(self, inputs: LossInputs) -> LossOutput:
         """The part "pap" is the loss before its weight."""
         overlap = (paired_giou(inputs.pred_boxes, inputs.target_boxes) + 1) / 2
-        scaled = self.gradient_scale * overlap + (1 - self.gradient_scale) * overlap.detach()
+        scaled = overlap.detach() + self.gradient_scale * (overlap - overlap.detach())
         loss = parameterized_ap_loss(
             inputs.logits, inputs.labels, scaled, self.control_points, self.form, self.block_gradient, self.num_topk,
             positives=inputs.positives,

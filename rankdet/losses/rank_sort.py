@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from rankdet.losses.checks import check_finite
 from rankdet.losses.inputs import LossInputs, LossOutput
 from rankdet.losses.overlap import paired_iou
 from rankdet.losses.ranking import Ranking, rank, with_gradient
@@ -15,6 +14,7 @@ from rankdet.losses.scores import SigmoidScores
 from rankdet.losses.step_piecewise import heaviside_step, linear_step
 
 BLOCK = 1 << 20  # pairs of positives held at a time
+QUALITY = "quality must be finite, and -1 or not negative"
 
 
 def rank_sort_loss(
@@ -39,16 +39,16 @@ def rank_sort_loss(
     the ranking part's upstream gradient to both; here each part has its own.
 
     No positives: both 0; no negatives: ranking 0. Both keep a gradient path. O((P + N) log P + P^2) time, O(P + N)
-    memory; no double backward. Raises ValueError as ap_loss does, delta < 0 and quality naming the argument.
+    memory; no double backward. Raises ValueError as ap_loss does, and for delta < 0 and other values of quality.
     """
     if quality.shape != logits.shape:
         raise ValueError(f"quality must have the shape of logits, got {tuple(quality.shape)} for {tuple(logits.shape)}")
     if not 0 <= delta < float("inf"):
         raise ValueError(f"delta must be finite and not negative, got {delta}")
     quality = quality.detach()
-    check_finite(quality, "quality")
+    _check(quality)
     step = linear_step(delta) if delta > 0 else heaviside_step()
-    labels = torch.where(quality > 0, 1, torch.where(quality < 0, -1, 0)).to(torch.int8)
+    labels = quality.sign().to(torch.int8)
     ranking = rank(logits, labels, step, self_term=step.at_zero, positives=positives, group=group)
     own = quality.reshape(-1)[ranking.positives].double()
     return ranking.loss(ranking.num_fp / ranking.rank), _sorting(ranking, ranking.scope.gather(own), delta)
@@ -75,12 +75,21 @@ class RankSortLoss(SigmoidScores, nn.Module):
     def forward(self, inputs: LossInputs) -> LossOutput:
         """The parts "ranking" and "sorting" are the losses before their weight."""
         iou = paired_iou(inputs.pred_boxes.detach(), inputs.target_boxes)
-        quality = inputs.labels.to(iou.dtype)
-        quality.view(-1)[inputs.positives] = iou.clamp(min=self.min_quality)
+        quality = inputs.labels.to(iou.dtype).reshape(-1)
+        quality = quality.index_copy(0, inputs.positives, iou.clamp(min=self.min_quality)).view(inputs.labels.shape)
         ranking, sorting = rank_sort_loss(
             inputs.logits, quality, self.delta, positives=inputs.positives, group=self.group
         )
         return LossOutput(self.weight * (ranking + sorting), {"ranking": ranking.detach(), "sorting": sorting.detach()})
+
+
+def _check(quality: Tensor) -> None:
+    """What the module's QUALITY says: ValueError on the CPU; elsewhere asserted on the device."""
+    legal = ((quality >= 0) & (quality < torch.inf)) | (quality == -1)
+    if quality.device.type != "cpu" or torch.compiler.is_compiling():
+        torch._assert_async(legal.all(), QUALITY)
+    elif not legal.all():
+        raise ValueError(f"{QUALITY}: {int((~legal).sum())} of {legal.numel()} are not")
 
 
 def _sorting(ranking: Ranking, quality: Tensor, delta: float) -> Tensor:

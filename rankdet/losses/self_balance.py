@@ -6,25 +6,25 @@ from torch import Tensor, nn
 
 
 class SelfBalance(nn.Module):
-    """The weight of the localisation part: first `initial`, then per epoch (mean cls + mean loc) / mean loc of it.
+    """The localisation part's weight: first `initial_weight`, then per epoch (mean cls + mean loc) / mean loc of it.
 
-    initial: > 0; the released program's 50. period: steps of an epoch, or None to be told by set_epoch_length. The new
-    weight holds from the last step of the epoch on whose losses it is computed, as in the released program. Processes
-    share the sums of all. The running means are buffers: a training that is resumed goes on where it was.
+    initial_weight: > 0; the released program's 50. period: steps of an epoch, or None to be told by set_epoch_length.
+    The new weight holds from the last step of the epoch on whose losses it is computed, as in the released program.
+    Processes share the sums of all. The running means are buffers: a training that is resumed goes on where it was.
     """
 
     weight: Tensor
     sums: Tensor
     steps: Tensor
 
-    def __init__(self, initial: float = 50.0, period: int | None = None) -> None:
+    def __init__(self, initial_weight: float = 50.0, period: int | None = None) -> None:
         super().__init__()
-        if not initial > 0:
-            raise ValueError(f"initial must be positive, got {initial}")
+        if not initial_weight > 0:
+            raise ValueError(f"initial_weight must be positive, got {initial_weight}")
         self.period: int | None = None
         if period is not None:
             self.set_epoch_length(period)
-        self.register_buffer("weight", torch.tensor(initial, dtype=torch.float64))
+        self.register_buffer("weight", torch.tensor(initial_weight, dtype=torch.float64))
         self.register_buffer("sums", torch.zeros(2, dtype=torch.float64))  # of this epoch's cls and loc
         self.register_buffer("steps", torch.tensor(0))  # of this epoch
 
