@@ -1,4 +1,4 @@
-"""The pair sums in both directions, and the checks and edges of every error-driven loss."""
+"""The error-driven loss of any terms against pairs, and the checks and edges that all losses made of it share."""
 
 import subprocess
 import sys
@@ -8,91 +8,155 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import pair_steps
+from reference import split, step_value, value_and_gradient
 
-from rankdet.losses.ranking import error_driven_loss, named_step
+from rankdet.losses.alrp import alrp_loss
+from rankdet.losses.checks import check_finite
+from rankdet.losses.ranking import error_driven_loss, named_step, rank
 
-STEPS = ["linear", "heaviside", "sigmoid"]
+SCORES = st.one_of(st.integers(-20, 20).map(lambda i: i / 4), st.sampled_from([-1e4, 1e4]))
 
 
-def test_sums_by_hand():
-    """Points 0 and 2, scores -0.5, 0, 1.5 and 9, delta 1, so f(x) = clamp(x/2 + 1/2, 0, 1).
+def test_ranks_by_hand():
+    """Positives 0 and 1, a negative 1/2, an ignored 9; delta 1, so f(x) = clamp(x/2 + 1/2, 0, 1).
 
-    At point 0: 1/4 + 1/2 + 1 + 1 = 2.75; at point 2: 0 + 0 + 1/4 + 1 = 1.25. With weights 3 and 5 on the points the
-    scores get 3/4, 3/2, 3 + 5/4 and 8. The hard step: 0 + 1 + 1 + 1 and 0 + 0 + 0 + 1; back 0, 3, 3, 8.
+    F is 3/4 and 1/4; the lower positive has the other above it (f = 1), the upper none (f = 0): R is 2 and 1 with a
+    self term of 1, 3/2 and 1/2 with one of 1/2. Of values 10 and 20 above a positive: 20 and 0.
     """
-    points, scores = torch.tensor([0.0, 2.0]), torch.tensor([-0.5, 0.0, 1.5, 9.0])
-    weights = torch.tensor([3.0, 5.0], dtype=torch.float64)
-    linear = named_step("linear", 1.0).pairs(points, scores)
-    assert linear.at_points().tolist() == [2.75, 1.25]
-    assert linear.at_scores(weights).tolist() == [0.75, 1.5, 4.25, 8.0]
-    hard = named_step("heaviside", 1.0).pairs(points, scores)
-    assert hard.at_points().tolist() == [3.0, 1.0]
-    assert hard.at_scores(weights).tolist() == [0.0, 3.0, 3.0, 8.0]
+    logits, labels = torch.tensor([0.0, 0.5, 9.0, 1.0]), torch.tensor([1, 0, -1, 1])
+    ranking = rank(logits, labels, named_step("linear", 1.0))
+    assert ranking.positives.tolist() == [0, 3]
+    assert ranking.num_fp.tolist() == [0.75, 0.25]
+    assert ranking.rank_pos.tolist() == [2.0, 1.0]
+    assert ranking.rank.tolist() == [2.75, 1.25]
+    assert ranking.sum_above(torch.tensor([10.0, 20.0], dtype=torch.float64)).tolist() == [20.0, 0.0]
+    assert rank(logits, labels, named_step("linear", 1.0), self_term=0.5).rank_pos.tolist() == [1.5, 0.5]
 
 
-def test_weights_and_takes_part_by_hand():
-    """Scores 0 and 1 with weights 2 and 4 at point 0, delta 1: 2/2 + 4 = 5; with the second left out, 1."""
-    points, scores, weights = torch.zeros(1), torch.tensor([0.0, 1.0]), torch.tensor([2.0, 4.0])
-    step = named_step("linear", 1.0)
-    assert step.pairs(points, scores).at_points(weights).tolist() == [5.0]
-    partly = step.pairs(points, scores, torch.tensor([True, False]))
-    assert partly.at_points(weights).tolist() == [1.0]
-    assert partly.at_scores(torch.ones(1, dtype=torch.float64)).tolist() == [0.5, 0.0]
+@pytest.mark.parametrize(("step", "tie"), [("linear", 0.5), ("sigmoid", 0.5), ("heaviside", 1.0)])
+def test_ranks_of_ties(step, tie):
+    """Three positives and two negatives at 7: others count f(0), oneself the self term; order is that of appearance."""
+    ranking = rank(torch.full((5,), 7.0), torch.tensor([1, 0, 1, 1, 0]), named_step(step, 1.0))
+    torch.testing.assert_close(ranking.rank_pos, torch.full((3,), 1 + 2 * tie, dtype=torch.float64))
+    torch.testing.assert_close(ranking.num_fp, torch.full((3,), 2 * tie, dtype=torch.float64))
+    assert ranking.order().tolist() == [0, 1, 2]
+    assert rank(torch.tensor([2.0, 1, 1]), torch.ones(3).int(), named_step(step, 1.0)).order().tolist() == [1, 2, 0]
 
 
-# Multiples of 1/4 make ties and differences of exactly delta common; the rest are any float32 up to 1e4.
-SCORES = st.one_of(
-    st.integers(-20, 20).map(lambda i: i / 4), st.floats(-1e4, 1e4, width=32), st.sampled_from([-1e4, 1e4])
-)
+def test_target_and_normaliser_by_hand():
+    """Positives 0 and 4, negatives 0, 1 and 9, delta 1: f = 1/2, 1, 1 for the first, 0, 0, 1 for the second.
+
+    l = (6, 5), l* = (1, 2), Z = 4: value 11/4; pushes 5/4 and 3/4. The first goes to the negatives in the ratio
+    1 : 2 : 2, so 1/4, 1/2, 1/2, the second all to the last one: 5/4.
+    """
+    logits, labels = torch.tensor([0.0, 4, 0, 1, 9], requires_grad=True), torch.tensor([1, 1, 0, 0, 0])
+    current, target = torch.tensor([6.0, 5.0]), torch.tensor([1.0, 2.0])
+    loss = error_driven_loss(logits, labels, lambda ranking: (current, target, 4.0), named_step("linear", 1.0))
+    loss.backward()
+    assert loss.item() == 2.75
+    np.testing.assert_allclose(logits.grad, [-1.25, -0.75, 0.25, 0.5, 1.25], rtol=1e-6)
 
 
-@settings(max_examples=120, deadline=None)
+def test_no_push_without_false_positives():
+    """Positives 0 and 4, negative 1: nothing lies above the second, whose error stays in the value alone."""
+    logits, labels = torch.tensor([0.0, 4, 1], requires_grad=True), torch.tensor([1, 1, 0])
+    current = torch.tensor([1.0, 3.0])
+    loss = error_driven_loss(logits, labels, lambda ranking: (current, 0.0, None), named_step("linear", 1.0))
+    loss.backward()
+    assert loss.item() == 2.0
+    assert logits.grad.tolist() == [-0.5, 0.0, 0.5]
+
+
+def pushed_twin(scores, labels, current, target, normaliser, step, size):
+    """Value and gradient positive by positive: aLRP Algorithm 1 with p(j|i) = f(n_j - p_i) / F_i."""
+    s, pos, neg = split(scores, labels)
+    gradient = np.zeros_like(s)
+    for i, error, wanted in zip(pos, current, target, strict=True):
+        above = np.array([step_value(s[j] - s[i], step, size) for j in neg])
+        if above.sum() > 0:
+            push = (error - wanted) / normaliser
+            gradient[i] -= push
+            gradient[neg] += push * above / above.sum()
+    return sum(current) / normaliser, gradient
+
+
+@settings(max_examples=100, deadline=None)
 @given(
-    points=st.lists(SCORES, min_size=1, max_size=8),
-    scores=st.lists(SCORES, max_size=12),
-    step=st.sampled_from(STEPS),
-    size=st.sampled_from([0.25, 0.3, 1.0, 4.0]),
+    cases=st.lists(st.tuples(SCORES, st.sampled_from([1, 0, 0, -1])), max_size=16),
+    step=st.sampled_from(["linear", "heaviside", "sigmoid"]),
+    size=st.sampled_from([0.25, 1.0, 4.0]),
+    lowest=st.sampled_from([0.0, -1.0]),
     seed=st.integers(0, 9),
 )
-def test_both_directions_equal_the_full_matrix(points, scores, step, size, seed):
+def test_any_terms_equal_their_twin_and_both_sides_balance(cases, step, size, lowest, seed):
+    """Random errors, targets and Z; aLRP Theorem 2: positives and negatives get gradients of equal total magnitude.
+
+    That needs errors not below their targets; else, totals of opposite sign.
+    """
+    scores, labels = np.array([s for s, _ in cases]), np.array([y for _, y in cases], dtype=np.int8)
     random = np.random.default_rng(seed)
-    point_weights, score_weights = random.uniform(0, 9, len(points)), random.uniform(0, 9, len(scores))
-    takes_part = random.random(len(scores)) < 0.8
-    matrix = pair_steps(points, scores, step, size) * takes_part
-    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
-        pairs = named_step(step, size, size).pairs(
-            torch.tensor(points, dtype=dtype), torch.tensor(scores, dtype=dtype), torch.tensor(takes_part)
+    num_pos = int((labels == 1).sum())
+    target, normaliser = random.uniform(0, 1, num_pos), random.uniform(0.5, 3)
+    current = target + random.uniform(lowest, 1, num_pos)
+    loss, gradient = pushed_twin(scores, labels, current, target, normaliser, step, size)
+    arguments = torch.from_numpy(labels), lambda _: (*map(torch.from_numpy, (current, target)), normaliser)
+    for dtype, atol in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        value, found = value_and_gradient(
+            error_driven_loss, scores, *arguments, named_step(step, size, size), dtype=dtype
         )
-        np.testing.assert_allclose(pairs.at_points(), matrix.sum(1), atol=1e-9)
-        np.testing.assert_allclose(pairs.at_points(torch.tensor(score_weights)), matrix @ score_weights, atol=1e-8)
-        np.testing.assert_allclose(pairs.at_scores(torch.tensor(point_weights)), point_weights @ matrix, atol=tolerance)
+        assert value == pytest.approx(loss, abs=atol)
+        np.testing.assert_allclose(found, gradient, atol=atol)
+        of_positives, of_negatives = found[labels == 1], found[labels == 0]
+        assert of_positives.sum() == pytest.approx(-of_negatives.sum(), abs=10 * atol)
+        if lowest == 0:
+            assert np.abs(of_positives).sum() == pytest.approx(np.abs(of_negatives).sum(), abs=10 * atol)
+        assert (found[labels == -1] == 0).all()
 
 
-def test_one_huge_score_does_not_drown_the_others():
-    """Point 0, delta 1, scores 1e30 and 1/2: 1 + 3/4, although 1e30 + 1/2 is 1e30 in float64."""
-    pairs = named_step("linear", 1.0).pairs(torch.zeros(1), torch.tensor([1e30, 0.5]))
-    assert pairs.at_points().tolist() == [1.75]
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_alrp_is_three_terms(dtype):
+    """aLRP Alg. 1: l(i) is the error of Eq. 9, its target (Eq. 13) what is left of it when only i itself is above.
+
+    The value is both parts of alrp_loss (soft localisation, Eq. 11), the gradient its classification part's.
+    """
+    generator = torch.Generator().manual_seed(7)
+    scores = torch.randn(300, generator=generator, dtype=dtype)
+    labels = torch.tensor([1, 0, 0, 0, -1] * 60)
+    errors = torch.rand(60, generator=generator, dtype=dtype)
+
+    def terms(ranking):
+        own = errors.double()
+        return (ranking.num_fp + own + ranking.sum_above(own)) / ranking.rank, own / ranking.rank, None
+
+    value, gradient = value_and_gradient(
+        error_driven_loss, scores, labels, terms, named_step("linear", 1.0), dtype=dtype
+    )
+    logits = scores.clone().requires_grad_()
+    classification, localisation = alrp_loss(logits, labels, errors, soft_localisation=True)
+    classification.backward()
+    assert value == pytest.approx((classification + localisation).item(), rel=1e-6)
+    np.testing.assert_allclose(gradient, logits.grad.double(), rtol=1e-6 if dtype == torch.float32 else 1e-13)
 
 
-def test_huge_points_keep_their_step():
-    """At 1e8 float32 numbers are 8 apart: a delta of 1 separates all but equal ones, which count 1/2."""
-    pairs = named_step("linear", 1.0).pairs(torch.tensor([1e8]), torch.tensor([1e8 - 8, 1e8, 1e8 + 8]))
-    assert pairs.at_points().tolist() == [1.5]
-    assert pairs.at_scores(torch.ones(1, dtype=torch.float64)).tolist() == [0.0, 0.5, 1.0]
+def test_a_sigmoids_last_digits_push_nothing():
+    """740 k below its positive a negative counts 4e-322, by which 1 / F overflows; at 640 k, 1e-278, it is pushed."""
+    for distance, pushed in ((740.0, 0.0), (640.0, 1.0)):
+        logits, labels = torch.tensor([0.0, -distance], requires_grad=True), torch.tensor([1, 0])
+        step = named_step("sigmoid", 1.0, 1.0)
+        error_driven_loss(logits, labels, lambda ranking: (torch.ones(1), 0.0, None), step).backward()
+        torch.testing.assert_close(logits.grad, torch.tensor([-pushed, pushed]))
 
 
-def test_sums_are_flat_above_all_ramps():
-    """0.1 + 0.2 - 0.1 - 0.2 is 3e-17 in float64: as a left-over slope it would add 1e-5 to the 0.3 at 1e12."""
-    pairs = named_step("linear", 0.5).pairs(*(torch.tensor(x, dtype=torch.float64) for x in ([0, 0.5], [3, 1e6, 1e12])))
-    sums = pairs.at_scores(torch.tensor([0.1, 0.2], dtype=torch.float64))
-    np.testing.assert_allclose(sums, [0.3] * 3, rtol=1e-14)
-
-
-def test_sums_over_many_scores_are_exact():
-    """2 000 003 scores of 0.1f at point 0.1f count 1/2 each: a float32 running sum would stall or drift."""
-    pairs = named_step("linear", 1.0).pairs(torch.tensor([0.1]), torch.full((2_000_003,), 0.1))
-    assert pairs.at_points().item() == pytest.approx(1_000_001.5, abs=1e-6)
+def test_logits_that_need_no_gradient_get_none():
+    """The same value, without a graph; and from logits that need one, under no_grad."""
+    logits, labels = torch.randn(60), torch.tensor([1, 0, 0] * 20)
+    expected = sum_loss(logits.clone().requires_grad_(), labels)
+    assert expected.requires_grad
+    with torch.no_grad():
+        silent = sum_loss(logits.clone().requires_grad_(), labels)
+    for loss in (sum_loss(logits, labels), silent):
+        assert torch.equal(loss, expected.detach())
+        assert not loss.requires_grad
 
 
 def num_fp_terms(ranking):
@@ -119,8 +183,21 @@ def sum_loss(logits, labels, **kwargs):
     ],
 )  # fmt: skip
 def test_bad_tensors_are_named(logits, labels, message):
-    with pytest.raises(ValueError, match=message):
-        sum_loss(logits, labels)
+    """With the positives' indices given, too."""
+    for positives in (None, torch.tensor([1])):
+        with pytest.raises(ValueError, match=message):
+            sum_loss(logits, labels, positives=positives)
+
+
+def test_a_bad_device_is_named():
+    with pytest.raises(ValueError, match="labels must be on the device of logits, got meta for cpu"):
+        sum_loss(torch.zeros(3), torch.zeros(3, dtype=torch.int8, device="meta"))
+
+
+def test_bad_values_are_named_and_counted():
+    check_finite(torch.tensor([3e38, 3e38]), "quality")
+    with pytest.raises(ValueError, match=r"^quality must be finite: 2 of 3 are not$"):
+        check_finite(torch.tensor([torch.nan, 1, torch.inf]), "quality")
 
 
 @pytest.mark.parametrize(
@@ -174,18 +251,24 @@ def test_given_positives_change_nothing():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_are_computed_in_float32(dtype):
-    """The gradient goes back in the half type; the value is that of the rounded logits, in float32."""
-    logits, labels = torch.randn(60).to(dtype).requires_grad_(), torch.tensor([1, 0, 0] * 20)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = sum_loss(logits, labels)
-    loss.backward()
-    full = logits.detach().float().requires_grad_()
-    expected = sum_loss(full, labels)
-    expected.backward()
-    assert loss.dtype == torch.float32
-    assert torch.equal(loss, expected)
-    assert torch.equal(logits.grad, full.grad.to(dtype))
+@pytest.mark.parametrize("step", ["linear", "heaviside", "sigmoid"])
+def test_half_types_are_computed_in_float32(dtype, step):
+    """The gradient goes back in the half type; the value is that of the rounded logits, in float32, also in autocast.
+
+    The sigmoid takes 600 scores in bins where they are close, pair by pair where they are far apart.
+    """
+    labels = torch.tensor([1, 0, 0] * 200)
+    for spread in (1.0, 100.0):
+        logits = (torch.randn(600) * spread).to(dtype).requires_grad_()
+        with torch.autocast("cpu", dtype=dtype):
+            loss = error_driven_loss(logits, labels, num_fp_terms, named_step(step, 1.0))
+        loss.backward()
+        full = logits.detach().float().requires_grad_()
+        expected = error_driven_loss(full, labels, num_fp_terms, named_step(step, 1.0))
+        expected.backward()
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, expected)
+        assert torch.equal(logits.grad, full.grad.to(dtype))
 
 
 def test_strided_tensors_and_any_shape():

@@ -64,6 +64,8 @@ class ALRPLoss(SigmoidScores, nn.Module):
     at initial_weight. The other arguments are alrp_loss's; ranking_scope: "gpu", as the paper does, or "global".
     """
 
+    has_box_loss = True
+
     def __init__(
         self,
         delta: float = 1.0,

@@ -19,28 +19,31 @@ def check_tensors(logits: Tensor, labels: Tensor) -> None:
         raise ValueError(f"labels must be on the device of logits, got {labels.device} for {logits.device}")
 
 
-def check_values(scores: Tensor, labels: Tensor) -> None:
-    """Labels outside {1, 0, -1} and NaN or infinite scores (both flat): ValueError on the CPU.
+def holds(condition: Tensor, message: str) -> bool:
+    """Whether a condition (bool scalar) holds, as far as the CPU can tell without waiting.
 
-    On another device, and in a compiled graph, nothing waits for the answer: the same two conditions are asserted on
-    the device, which ends the program without naming a value.
+    On another device, and in a compiled graph, the answer is True: the condition is asserted there, and where it does
+    not hold the program ends with the message.
     """
+    if condition.device.type != "cpu" or torch.compiler.is_compiling():
+        torch._assert_async(condition, message)
+        return True
+    return bool(condition)
+
+
+def check_values(scores: Tensor, labels: Tensor) -> None:
+    """Labels outside {1, 0, -1} and NaN or infinite scores (both flat): ValueError where `holds` can tell."""
     if scores.numel() == 0:
         return
-    in_range = _in_range(labels)
-    if scores.device.type != "cpu" or torch.compiler.is_compiling():
-        torch._assert_async(in_range, RANGE)
-        torch._assert_async(scores.isfinite().all(), FINITE)
-    else:
-        _report(scores, labels, bool(in_range), bool(scores.sum().isfinite()))
+    in_range = holds(_in_range(labels), RANGE)
+    exact = scores.device.type != "cpu" or torch.compiler.is_compiling()  # then there is no asking again
+    finite = holds(scores.isfinite().all() if exact else scores.sum().isfinite(), FINITE)
+    _report(scores, labels, in_range, finite)
 
 
 def check_finite(values: Tensor, name: str) -> None:
-    """NaN or infinite `values`: ValueError naming the argument on the CPU; elsewhere asserted on the device."""
-    finite = values.isfinite().all()
-    if values.device.type != "cpu" or torch.compiler.is_compiling():
-        torch._assert_async(finite, f"{name} must be finite")
-    elif not finite:
+    """NaN or infinite `values`: ValueError naming the argument where `holds` can tell."""
+    if not holds(values.isfinite().all(), f"{name} must be finite"):
         raise ValueError(f"{name} must be finite: {int((~values.isfinite()).sum())} of {values.numel()} are not")
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankdet.losses.checks import check_finite
+from rankdet.losses.checks import check_finite, holds
 from rankdet.losses.step_direct import power_step
 from rankdet.losses.step_piecewise import curve_step, linear_step, sign_step
 from rankdet.losses.step_sigmoid import SigmoidStep
@@ -108,9 +108,7 @@ def _checked(points: Tensor | None) -> Tensor:
     legal = (ends == 0).all(0) & (xs.diff() > 0).all(1) & (ys.diff() >= 0).all(1)
     h1_at_half, _ = piecewise_curve(points.new_full((1,), 0.5), points[-1])
     legal = torch.cat((legal[:-1], legal[-1:] & ((h1_at_half > 0) | (len(points) == 4))))
-    if points.device.type != "cpu" or torch.compiler.is_compiling():
-        torch._assert_async(legal.all(), ASCEND)
-    elif not legal.all():
+    if not holds(legal.all(), ASCEND):
         row = int((~legal).nonzero()[0])
         raise ValueError(f"{ASCEND}, got row {row}: {points[row].tolist()}")
     return points

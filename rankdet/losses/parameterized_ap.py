@@ -68,6 +68,7 @@ class ParameterizedAPLoss(SigmoidScores, nn.Module):
     parameterized_ap_loss's.
     """
 
+    has_box_loss = True
     control_points: Tensor | None
 
     def __init__(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from rankdet.losses.checks import holds
 from rankdet.losses.inputs import LossInputs, LossOutput
 from rankdet.losses.overlap import paired_iou
 from rankdet.losses.ranking import Ranking, rank, with_gradient
@@ -84,11 +85,9 @@ class RankSortLoss(SigmoidScores, nn.Module):
 
 
 def _check(quality: Tensor) -> None:
-    """What the module's QUALITY says: ValueError on the CPU; elsewhere asserted on the device."""
+    """What QUALITY says: ValueError where `holds` can tell."""
     legal = ((quality >= 0) & (quality < torch.inf)) | (quality == -1)
-    if quality.device.type != "cpu" or torch.compiler.is_compiling():
-        torch._assert_async(legal.all(), QUALITY)
-    elif not legal.all():
+    if not holds(legal.all(), QUALITY):
         raise ValueError(f"{QUALITY}: {int((~legal).sum())} of {legal.numel()} are not")
 
 

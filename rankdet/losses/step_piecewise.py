@@ -80,7 +80,9 @@ class PiecewisePairs(NamedTuple):
         first = [
             _least_right_of(each, closed, scores.dtype) for each, closed in zip(breakpoints, step.closed, strict=True)
         ]
-        edges, order = torch.cat(first).sort(stable=True)
+        # A huge point's knots can round to one number: a closed one must not fall left of the open one before it.
+        first = torch.stack(first).flip(0).cummin(0).values.flip(0)
+        edges, order = first.reshape(-1).sort(stable=True)
         place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         candidates = scores if takes_part is None else torch.where(takes_part, scores, -torch.inf)
         interval = torch.bucketize(candidates, edges, right=True, out_int32=True)
@@ -97,7 +99,10 @@ class PiecewisePairs(NamedTuple):
         moment = self._beyond(torch.where(self._in_ramp(), moment, 0))
         for t, (value, slope) in enumerate(zip(self.step.values[:-1], self.step.slopes[:-1], strict=True)):
             mass_here, moment_here = mass[t] - mass[t + 1], moment[t] - moment[t + 1]
-            total = total + value * mass_here + slope * (moment_here - self.knots[self.place[t]] * mass_here)
+            distance = moment_here - self.knots[self.place[t]] * mass_here
+            if weights is None:  # of no score exactly 0, however running sums were rounded
+                distance = torch.where(mass_here > 0, distance, 0)
+            total = total + value * mass_here + slope * distance
         return total
 
     def at_scores(self, weights: Tensor) -> Tensor:
@@ -153,7 +158,8 @@ class PiecewisePairs(NamedTuple):
         for t, place in enumerate(self.place):
             jump = step.values[t]
             if t > 0:
-                jump = jump - step.values[t - 1] - step.slopes[t - 1] * (step.offsets[t] - step.offsets[t - 1])
+                width = self.knots[place] - self.knots[self.place[t - 1]]  # of the knots as rounded
+                jump = jump - step.values[t - 1] - step.slopes[t - 1] * width
             jumps[place] = weights * jump
         return running_sums(jumps)
 

@@ -42,9 +42,9 @@ class SigmoidStep(NamedTuple):
             high = torch.minimum(scores.amax().double(), points.amax() + reach)
             first, last = torch.stack((low, high)).tolist()
             last = max(first, last)  # all scores lie left of all windows
-            num_bins = int((last - first) / self.k * BINS_PER_SCALE[scores.dtype]) + 1
-            if num_bins < len(scores):
-                return SigmoidPairs.build(self.k, points, scores, takes_part, first, last, num_bins)
+            widths = (last - first) / self.k * BINS_PER_SCALE[scores.dtype]  # may be infinite
+            if widths + 1 < len(scores):
+                return SigmoidPairs.build(self.k, points, scores, takes_part, first, last, int(widths) + 1)
         return DirectStep(self._value, self._slope, 0.5).pairs(points, scores, takes_part)
 
     def _value(self, x: Tensor) -> Tensor:

@@ -7,25 +7,20 @@ COPIES = 64  # of the histogram that a GPU adds into, so that equal intervals do
 BLOCK = 64  # of a running sum
 
 
-@torch.library.custom_op("rankdet::interval_sums", mutates_args=())
 def interval_sums(interval: Tensor, values: Tensor | None, size: int) -> Tensor:
     """float64 [size]: the sum of `values` ([N], finite; None: 1 each) over every interval (integer [N], 0..size-1).
 
     The CPU adds in order. Elsewhere float additions would come in any order: values are rounded to 64-bit integers
     there, whose sums have no order, with a unit so small that N of them just do not overflow.
     """
-    if interval.device.type == "cpu":
-        return torch.bincount(interval, None if values is None else values.double(), minlength=size).double()
-    return fixed_point_sums(interval, values, size)
-
-
-@interval_sums.register_fake
-def _(interval: Tensor, values: Tensor | None, size: int) -> Tensor:
-    return interval.new_empty(size, dtype=torch.float64)
+    return (_one_node if torch.compiler.is_compiling() else _interval_sums)(interval, values, size)
 
 
 def fixed_point_sums(interval: Tensor, values: Tensor | None, size: int) -> Tensor:
-    """interval_sums by integer additions, whose order does not matter; off by at most max|value| N^2 / 2^60."""
+    """interval_sums by integer additions, whose order does not matter.
+
+    Off by at most max|value| N^2 / 2^60, and the rounding of the sums to float64.
+    """
     count = len(interval)
     if count == 0:
         return torch.zeros(size, dtype=torch.float64, device=interval.device)
@@ -35,9 +30,10 @@ def fixed_point_sums(interval: Tensor, values: Tensor | None, size: int) -> Tens
         largest = values.abs().amax().double()
         unit_exponent = torch.frexp(largest).exponent.long() - (61 - count.bit_length())
         units = torch.ldexp(values.double(), -unit_exponent).round().long()
-    copy = torch.arange(count, device=interval.device).remainder_(COPIES).mul_(size)
-    totals = torch.zeros(COPIES * size, dtype=torch.int64, device=interval.device)
-    sums = totals.scatter_add_(0, copy.add_(interval), units).view(COPIES, size).sum(0).double()
+    copies = max(1, min(COPIES, count // size))  # never more memory than the values take
+    copy = torch.arange(count, device=interval.device).remainder_(copies).mul_(size)
+    totals = torch.zeros(copies * size, dtype=torch.int64, device=interval.device)
+    sums = totals.scatter_add_(0, copy.add_(interval), units).view(copies, size).sum(0).double()
     return sums if unit_exponent is None else torch.ldexp(sums, unit_exponent)
 
 
@@ -49,11 +45,12 @@ def running_sums(values: Tensor) -> Tensor:
 
 
 def blockwise_running_sums(values: Tensor) -> Tensor:
-    """running_sums by sums over the lower triangles of blocks and of their totals: O(M BLOCK + (M / BLOCK)^2)."""
-    padded = torch.nn.functional.pad(values, (0, -len(values) % BLOCK)).view(-1, BLOCK)
-    inside = (padded[:, None] * _lower(BLOCK, values)).sum(-1)
-    before = (inside[:, -1] * _lower(len(padded), values)).sum(-1) - inside[:, -1]
-    return (inside + before[:, None]).reshape(-1)[: len(values)]
+    """running_sums by sums over the lower triangle of every block, and of the blocks' totals: O(M BLOCK)."""
+    blocks = torch.nn.functional.pad(values, (0, -len(values) % BLOCK)).view(-1, BLOCK)
+    sums = (blocks[:, None] * torch.ones(BLOCK, BLOCK, dtype=values.dtype, device=values.device).tril()).sum(-1)
+    if len(blocks) > 1:
+        sums[1:] += blockwise_running_sums(sums[:-1, -1])[:, None]
+    return sums.reshape(-1)[: len(values)]
 
 
 def sums_from_the_right(bins: Tensor) -> Tensor:
@@ -61,5 +58,17 @@ def sums_from_the_right(bins: Tensor) -> Tensor:
     return torch.cat((running_sums(bins.flip(0)).flip(0), bins.new_zeros(1)))
 
 
-def _lower(size: int, like: Tensor) -> Tensor:
-    return torch.ones(size, size, dtype=like.dtype, device=like.device).tril()
+def _interval_sums(interval: Tensor, values: Tensor | None, size: int) -> Tensor:
+    if interval.device.type == "cpu":
+        return torch.bincount(interval, None if values is None else values.double(), minlength=size).double()
+    return fixed_point_sums(interval, values, size)
+
+
+# What a compiled graph calls: bincount's size depends on values, for which a graph would have to break. Calling it
+# without a graph would load the compiler, which takes seconds.
+_one_node = torch.library.custom_op("rankdet::interval_sums", _interval_sums, mutates_args=())
+
+
+@_one_node.register_fake
+def _(interval: Tensor, values: Tensor | None, size: int) -> Tensor:
+    return interval.new_empty(size, dtype=torch.float64)
