@@ -13,6 +13,9 @@ from tabulate import tabulate
 from rankdet.errors import UserError
 from rankdet.files import replacing, write_text
 from rankdet.theory import (
+    alrp_boxes,
+    alrp_claims,
+    alrp_tables,
     ap_batches,
     ap_bounds,
     ap_convergence,
@@ -22,6 +25,10 @@ from rankdet.theory import (
     ap_landscape,
     ap_training,
     ap_update,
+    dr_claims,
+    harmonic_claims,
+    harmonic_figures,
+    parameterized_claims,
 )
 from rankdet.theory.claim import Claim, Plot, Table, Verdict, claims_of
 
@@ -29,6 +36,7 @@ from rankdet.theory.claim import Claim, Plot, Table, Verdict, claims_of
 MODULES = (
     ap_definitions, ap_update, ap_equivalences, ap_training, ap_batches,
     ap_convergence, ap_counterexample, ap_bounds, ap_landscape,
+    alrp_claims, alrp_boxes, alrp_tables, dr_claims, harmonic_claims, harmonic_figures, parameterized_claims,
 )  # fmt: skip
 
 
