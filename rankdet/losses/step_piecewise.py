@@ -99,10 +99,7 @@ class PiecewisePairs(NamedTuple):
         moment = self._beyond(torch.where(self._in_ramp(), moment, 0))
         for t, (value, slope) in enumerate(zip(self.step.values[:-1], self.step.slopes[:-1], strict=True)):
             mass_here, moment_here = mass[t] - mass[t + 1], moment[t] - moment[t + 1]
-            distance = moment_here - self.knots[self.place[t]] * mass_here
-            if weights is None:  # of no score exactly 0, however running sums were rounded
-                distance = torch.where(mass_here > 0, distance, 0)
-            total = total + value * mass_here + slope * distance
+            total = total + value * mass_here + slope * (moment_here - self.knots[self.place[t]] * mass_here)
         return total
 
     def at_scores(self, weights: Tensor) -> Tensor:
