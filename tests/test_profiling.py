@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 import rankdet.losses
 from rankdet.losses.ap import ap_loss
 from rankdet.profiling import contestants
-from rankdet.profiling.contestants import AP, LOOP, MATRIX, YARDSTICK, losses
+from rankdet.profiling.contestants import AP, LOOP, MATRIX, NONE, YARDSTICK, losses
 from rankdet.profiling.goals import MEMORY, TIME, Goal, Outcome, goals, outcome, slopes
 from rankdet.profiling.memory import gauge_process, peak_bytes
 from rankdet.profiling.problems import Size, make_problem
-from rankdet.profiling.sweeps import Measurement, full_sweeps, quick_sweeps
+from rankdet.profiling.sweeps import Measurement, full_sweeps, peaks_at, quick_sweeps
 from rankdet.profiling.timing import Budget, interleaved, seconds
 from rankdet.profiling.twins import ap_loss_by_loop, ap_loss_by_matrix
 
@@ -194,14 +194,17 @@ def gauged(calls):
 
 def test_memory_is_the_most_at_a_time():
     """Freed blocks are not reused unseen; and what topk copies aside for 16 MiB of scores is seen, 32 to 64 MiB that
-    torch does not count.
+    torch does not count. Of a million scores, nothing but the gradient is 4 million bytes.
     """
     with gauge_process() as process:
         found = process.submit(gauged, [together, in_turn, together, in_turn, highest_of_many]).result()
+        peaks = process.submit(peaks_at, Size(8, 6250, 20, 80), (NONE, YARDSTICK), CPU).result()
     if None in found:
         pytest.skip("needs Linux")
     assert [peak / MIB for peak in found[:4]] == pytest.approx([24, 8, 24, 8], abs=0.5)
     assert 16 + 32 <= found[4] / MIB <= 16 + 64 + 1
+    assert peaks[NONE] == pytest.approx(4e6, abs=7e5)
+    assert peaks[YARDSTICK] > 3 * peaks[NONE]
 
 
 def row(sweep, loss, size, seconds, peak=None):

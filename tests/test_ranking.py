@@ -138,9 +138,9 @@ def test_alrp_is_three_terms(dtype):
     np.testing.assert_allclose(gradient, logits.grad.double(), rtol=1e-6 if dtype == torch.float32 else 1e-13)
 
 
-def test_a_sigmoids_last_digits_push_nothing():
-    """740 k below its positive a negative counts 4e-322, by which 1 / F overflows; at 640 k, 1e-278, it is pushed."""
-    for distance, pushed in ((740.0, 0.0), (640.0, 1.0)):
+def test_the_least_that_a_sigmoid_can_give_is_pushed_in_full():
+    """700 k below its positive the only negative counts 1e-304; at 800 k, 0, and nothing is pushed."""
+    for distance, pushed in ((700.0, 1.0), (800.0, 0.0)):
         logits, labels = torch.tensor([0.0, -distance], requires_grad=True), torch.tensor([1, 0])
         step = named_step("sigmoid", 1.0, 1.0)
         error_driven_loss(logits, labels, lambda ranking: (torch.ones(1), 0.0, None), step).backward()

@@ -106,11 +106,13 @@ def matrix(function, points, scores):
 def assert_sums(twin, points, scores, dtype, takes_part, point_weights, score_weights):
     """All four sums of the step's pairs against its twin's full matrices.
 
-    float32 sums over points have float32's error of their largest partial value; all others are float64.
+    float32 sums over points have float32's error of their largest partial value; all others are float64. A sigmoid's
+    sums may come from bins, whose error test_step_sigmoid limits.
     """
     pairs = twin.step.pairs(torch.tensor(points, dtype=dtype), torch.tensor(scores, dtype=dtype), takes_part)
     active = np.ones(len(scores)) if takes_part is None else takes_part.numpy()
     values, slopes = (matrix(function, points, scores) * active for function in (twin.value, twin.slope))
+    exact = 1e-9 if dtype == torch.float64 or not isinstance(twin.step, SigmoidStep) else 1e-6
     rtol, atol = (1e-9, 1e-9) if dtype == torch.float64 else (1e-6, 1e-6 * (1 + np.abs(point_weights).sum()))
     for at_points, at_scores, full in (
         (pairs.at_points, pairs.at_scores, values),
@@ -118,8 +120,8 @@ def assert_sums(twin, points, scores, dtype, takes_part, point_weights, score_we
     ):
         results = at_points(), at_points(double(score_weights)), at_scores(double(point_weights))
         assert [result.dtype for result in results] == [torch.float64, torch.float64, dtype]
-        np.testing.assert_allclose(results[0], full.sum(1), rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(results[1], full @ score_weights, rtol=1e-9, atol=1e-8)
+        np.testing.assert_allclose(results[0], full.sum(1), rtol=exact, atol=exact)
+        np.testing.assert_allclose(results[1], full @ score_weights, rtol=exact, atol=10 * exact)
         np.testing.assert_allclose(results[2], point_weights @ full, rtol=rtol, atol=atol)
 
 
@@ -147,7 +149,7 @@ def test_sums_equal_the_full_matrix(twin, problem):
 
 @pytest.mark.full
 @each_step
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(problem=problems())
 def test_sums_equal_the_full_matrix_on_more_problems(twin, problem):
     assert_sums(twin, *problem)

@@ -18,8 +18,6 @@ from rankdet.losses.step_piecewise import heaviside_step, linear_step
 from rankdet.losses.step_sigmoid import SigmoidStep
 from rankdet.losses.steps import PairSums, Step
 
-UNDERFLOW = 1e-290  # false positives that count as none: a push divided by a sigmoid's last digits would overflow
-
 
 def named_step(step: str, delta: float, k: float = 0.5) -> Step:
     """The step that a loss's arguments name; ValueError: unknown `step`, `delta` or `k` not positive and finite."""
@@ -71,9 +69,8 @@ class Ranking:
             normaliser = len(self.scores)
         value = (current.sum() / normaliser).to(self.flat.dtype)
         with torch.no_grad():
-            pushing = self.num_fp > UNDERFLOW
-            pushes = torch.where(pushing, (current - target) / normaliser, 0) * self.scope.size
-            gradient = self.negatives.at_scores(torch.where(pushing, pushes / self.num_fp, 0))
+            pushes = torch.where(self.num_fp > 0, (current - target) / normaliser, 0) * self.scope.size
+            gradient = self.negatives.at_scores(torch.where(self.num_fp > 0, pushes / self.num_fp, 0))
             gradient[self.positives] = -self.scope.own(pushes, len(self.positives)).to(gradient.dtype)
         return with_gradient(self.flat, value, gradient)
 

@@ -18,7 +18,8 @@ RESIDENT, HIGHEST = "VmRSS", "VmHWM"  # in /proc/self/status
 def peak_bytes(call: Call, device: torch.device) -> int | None:
     """GPU: of torch's allocations. CPU: of resident memory, all that is touched, torch's blocks and its kernels' own.
 
-    On the CPU it is right to some hundred KB, and only in a gauge_process(); None where it cannot be told.
+    On the CPU it is right to some hundred KB (Linux counts pages by processor), and only in a gauge_process(); None
+    where it cannot be told.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -61,7 +61,7 @@ class Measurement(NamedTuple):
 
 
 def full_sweeps(every: Iterable[str]) -> list[Sweep]:
-    """Issue-sized: 8 x 32 736 x 20 scores with 800 positives, and up to 2e7 scores and 10 000 positives."""
+    """8 x 32 736 x 20 scores with 800 positives, as many as RetinaNet has in a batch of VOC, and curves around them."""
     all_but_matrix = tuple(name for name in every if name != MATRIX)
     all_but_loops = tuple(name for name in all_but_matrix if name != LOOP)
     main, side = Budget(2.0, 11), Budget(0.7, 7)
