@@ -98,7 +98,7 @@ def test_one_graph_for_any_number_of_positives(name):
 
 
 def test_a_graph_asserts_the_values():
-    """It cannot wait to say which ones; the message still names the argument."""
+    """It cannot wait to say which ones; the message still names the argument, and gradients stay switched on."""
     compiled = torch.compile(LOSSES["auc"], fullgraph=True, backend="eager", dynamic=False)
     logits, labels, each, positives = problem(1)
     compiled(logits, labels, each, positives)
@@ -106,3 +106,4 @@ def test_a_graph_asserts_the_values():
         compiled(logits.detach().where(logits < 1, torch.nan), labels, each, positives)
     with pytest.raises(RuntimeError, match="labels must be 1, 0 or -1"):
         compiled(logits, labels * 2, each, positives)
+    assert torch.is_grad_enabled()

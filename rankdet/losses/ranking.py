@@ -88,8 +88,8 @@ def rank(
     check_tensors(logits, labels)
     flat, labels = full_precision(logits.reshape(-1)), labels.reshape(-1)
     scope = Scope(group)
+    positives = find_positives(flat.detach(), labels, positives)  # outside: a graph that asserts would leave no_grad on
     with torch.no_grad():
-        positives = find_positives(flat, labels, positives)
         points = scope.gather(flat[positives].double())
         return Ranking(flat, positives, points, step.pairs(points, flat, labels == 0), step, self_term, scope)
 
