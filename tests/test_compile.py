@@ -1,10 +1,12 @@
 """torch.compile takes every ranking loss as one graph, where the positives are given."""
 
 from functools import partial
+from unittest import mock
 
 import pytest
 import torch
 
+from rankdet.losses import intervals
 from rankdet.losses.alrp import alrp_loss
 from rankdet.losses.ap import ap_loss
 from rankdet.losses.auc import auc_loss
@@ -13,6 +15,12 @@ from rankdet.losses.parameterized_ap import parameterized_ap_loss
 from rankdet.losses.rank_sort import rank_sort_loss
 
 CURVE = torch.tensor([0.0, 0.0, 0.1, 0.2, 0.3, 0.3, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def no_graphs_yet():
+    """Compiled lambdas of one line count as recompilations of one function, of which there may be eight."""
+    torch._dynamo.reset()
 
 
 def rank_sort(logits, labels, each, positives):
@@ -80,6 +88,14 @@ def test_one_graph(name):
     assert_same(compiled, loss, problem(1))
     with torch._dynamo.config.patch(error_on_recompile=True):
         assert_same(compiled, loss, problem(2))
+
+
+def test_one_graph_of_many_scores(monkeypatch):
+    """Where intervals come from a grid, how many scores lie beside an edge depends on values: one node of the graph."""
+    monkeypatch.setattr(intervals, "LARGE", 1)
+    compiled = torch.compile(LOSSES["ap"], fullgraph=True, backend="eager", dynamic=False)
+    with mock.patch.object(intervals, "FEW", 0.0):  # else the plain form adds up in another order
+        assert_same(compiled, LOSSES["ap"], problem(1))
 
 
 @pytest.mark.full

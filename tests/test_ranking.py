@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference import split, step_value, value_and_gradient
 
 from rankdet.losses.alrp import alrp_loss
-from rankdet.losses.checks import check_finite
+from rankdet.losses.checks import check_finite, find_positives
 from rankdet.losses.ranking import error_driven_loss, named_step, rank
 
 SCORES = st.one_of(st.integers(-20, 20).map(lambda i: i / 4), st.sampled_from([-1e4, 1e4]))
@@ -275,6 +275,19 @@ def test_strided_tensors_and_any_shape():
     logits, labels = torch.randn(4, 5, 6), torch.randint(-1, 2, (4, 5, 6))
     moved = sum_loss(logits.permute(2, 0, 1), labels.permute(2, 0, 1))
     torch.testing.assert_close(moved, sum_loss(logits, labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int64])
+def test_positives_are_found_wherever_they_stand(dtype):
+    """Of every length to 40, from every offset, and of every second label."""
+    labels = torch.randint(-1, 2, (90,), generator=torch.Generator().manual_seed(0)).to(dtype)
+    visited = 0
+    for some in (labels[start : start + size] for start in range(9) for size in range(41)):
+        for each in (some, some[::2]):
+            expected = [place for place, label in enumerate(each.tolist()) if label == 1]
+            assert find_positives(torch.zeros(len(each)), each).tolist() == expected
+            visited += 1
+    assert visited == 2 * 9 * 41
 
 
 def test_a_borrower_needs_torch_alone():

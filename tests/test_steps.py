@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankdet.losses import step_direct, step_piecewise, step_sigmoid, sums
+from rankdet.losses import intervals, step_direct, step_piecewise, step_sigmoid, sums
 from rankdet.losses.step_direct import DirectStep, power_step
 from rankdet.losses.step_piecewise import curve_step, heaviside_step, linear_step, sign_step
 from rankdet.losses.step_sigmoid import SigmoidStep
@@ -162,6 +162,21 @@ def test_sums_as_a_gpu_adds_them_equal_the_full_matrix(twin, problem):
     """Fixed-point sums and running sums in blocks, in the CPU's place."""
     with as_on_a_gpu():
         assert_sums(twin, *problem)
+
+
+@pytest.mark.parametrize("twin", PIECEWISE, ids=lambda twin: twin.name)
+@settings(max_examples=25, deadline=None)
+@given(problem=problems(), few=st.booleans())
+def test_sums_over_many_scores_equal_the_full_matrix(twin, problem, few):
+    """Intervals by the grid, whether or not the scores left of all knots are sorted out first; sums in blocks."""
+    fraction = 2.0 if few else 0.0  # of scores that count as few
+    with (
+        mock.patch.multiple(intervals, LARGE=1, FEW=fraction),
+        mock.patch.object(step_piecewise, "are_few", wraps=intervals.are_few) as asked,
+        mock.patch.object(sums, "DOUBLES", 3),
+    ):
+        assert_sums(twin, *problem)
+        assert asked.called == bool(problem[0])
 
 
 @contextmanager

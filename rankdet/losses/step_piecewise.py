@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankdet.losses.intervals import are_few, number_intervals
 from rankdet.losses.sums import interval_sums, running_sums, sums_from_the_right
 
 Number = float | Tensor  # tensors are float64 scalars
@@ -23,6 +24,11 @@ class PiecewiseStep(NamedTuple):
     slopes: tuple[Number, ...]  # f' right of each; the last is 0
     closed: tuple[bool, ...]
     at_zero: float  # f(0)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether f jumps only, as far as numbers that lie on a device do not have to be read for it."""
+        return all(not isinstance(slope, Tensor) and slope == 0 for slope in self.slopes)
 
     def pairs(self, points: Tensor, scores: Tensor, takes_part: Tensor | None = None) -> "PiecewisePairs":
         """Pairs of P points with those of N scores (float) whose `takes_part` (bool [N]; None: all) is true."""
@@ -61,11 +67,14 @@ class PiecewisePairs(NamedTuple):
     The M = (K + 1) P breakpoints p_i + knot cut the score axis into M + 1 intervals; inside one, every f(n - p_i) is
     linear in n. Scores left of all breakpoints and those that take no part share interval 0, where f is 0 for every
     point. Breakpoints are float64 and each score is put on its true side of them; sums are float64.
+    Where most scores lie in interval 0, as late in training, only the others are held.
     """
 
     step: PiecewiseStep
-    scores: Tensor  # float [N], finite
-    interval: Tensor  # int32 [N]: number of breakpoints left of the score; 0 where it takes no part
+    num_scores: int  # N
+    held: Tensor | None  # int64 [H]: which of the scores what follows is about; None: all of them
+    scores: Tensor  # float [H], finite
+    interval: Tensor  # int32 [H]: number of breakpoints left of the score; 0 where it takes no part
     edges: Tensor  # [M], the scores' dtype, ascending: the least score that lies right of each breakpoint
     knots: Tensor  # float64 [M]: the breakpoints, in the order of edges
     place: Tensor  # int64 [K + 1, P]: where the breakpoints of p_i stand among them
@@ -84,22 +93,33 @@ class PiecewisePairs(NamedTuple):
         first = torch.stack(first).flip(0).cummin(0).values.flip(0)
         edges, order = first.reshape(-1).sort(stable=True)
         place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        candidates = scores if takes_part is None else torch.where(takes_part, scores, -torch.inf)
-        interval = torch.bucketize(candidates, edges, right=True, out_int32=True)
-        return cls(step, scores, interval, edges, torch.cat(breakpoints)[order], place.view(len(step.offsets), -1))
+        knots, place = torch.cat(breakpoints)[order], place.view(len(step.offsets), -1)
+
+        num_scores, held = len(scores), None
+        if len(edges) and are_few(scores, edges[0]):
+            right = scores >= edges[0]
+            held = (right if takes_part is None else right.logical_and_(takes_part)).nonzero().squeeze(1)
+            scores, takes_part = scores[held], None
+        interval = number_intervals(scores, edges)
+        if takes_part is not None:
+            interval.mul_(takes_part)
+        return cls(step, num_scores, held, scores, interval, edges, knots, place)
 
     def at_points(self, weights: Tensor | None = None) -> Tensor:
         """float64 [P]: sum_n u_n f(n - p_i), u = `weights` (float [N]; None: 1) over the scores that take part."""
+        weights = self._of_held(weights)
         mass = self._beyond(self._interval_sums(weights))
         total = self.step.values[-1] * mass[-1]
-        if len(mass) == 1 or len(self.edges) == 0:
+        for t, value in enumerate(self.step.values[:-1]):
+            total = total + value * (mass[t] - mass[t + 1])
+        if self.step.is_flat or len(self.edges) == 0:
             return total
         inside = self.scores.clamp(self.edges[0], self.edges[-1])  # huge scores must not drown the others' sums
-        moment = self._interval_sums(inside.double() if weights is None else inside.double() * weights)
+        moment = self._interval_sums(inside if weights is None else inside.double() * weights)
         moment = self._beyond(torch.where(self._in_ramp(), moment, 0))
-        for t, (value, slope) in enumerate(zip(self.step.values[:-1], self.step.slopes[:-1], strict=True)):
+        for t, slope in enumerate(self.step.slopes[:-1]):
             mass_here, moment_here = mass[t] - mass[t + 1], moment[t] - moment[t + 1]
-            total = total + value * mass_here + slope * (moment_here - self.knots[self.place[t]] * mass_here)
+            total = total + slope * (moment_here - self.knots[self.place[t]] * mass_here)
         return total
 
     def at_scores(self, weights: Tensor) -> Tensor:
@@ -107,16 +127,19 @@ class PiecewisePairs(NamedTuple):
 
         Evaluated from the interval's left edge, value + slope * distance: value and slope alone would cancel.
         """
-        slope, value = self._slope_table(weights), self._jumps(weights)
+        value = self._jumps(weights)
+        if self.step.is_flat:
+            return self._at_all(self._of_intervals(value))
+        slope = self._slope_table(weights)
         value[1:] += running_sums(slope[:-1] * self.knots.diff())
         value = value + slope * (self.edges.double() - self.knots)
-        slope, value, left = (self._prepend_zero(table) for table in (slope, value, self.edges))
-        distance = self.scores - left.index_select(0, self.interval)  # indexing with [] takes several times as long
-        return distance.mul_(slope.index_select(0, self.interval)).add_(value.index_select(0, self.interval))
+        left = self._of_intervals(self.edges)
+        distance = torch.sub(self.scores, left, out=left)
+        return self._at_all(distance.mul_(self._of_intervals(slope)).add_(self._of_intervals(value)))
 
     def slopes_at_points(self, weights: Tensor | None = None) -> Tensor:
         """float64 [P]: sum_n u_n f'(n - p_i)."""
-        mass = self._beyond(self._interval_sums(weights))
+        mass = self._beyond(self._interval_sums(self._of_held(weights)))
         total = torch.zeros_like(mass[0])
         for t, slope in enumerate(self.step.slopes[:-1]):
             total = total + slope * (mass[t] - mass[t + 1])
@@ -124,7 +147,7 @@ class PiecewisePairs(NamedTuple):
 
     def slopes_at_scores(self, weights: Tensor) -> Tensor:
         """float [N] in the scores' dtype: sum_i w_i f'(n - p_i)."""
-        return self._prepend_zero(self._slope_table(weights)).index_select(0, self.interval)
+        return self._at_all(self._of_intervals(self._slope_table(weights)))
 
     def _interval_sums(self, values: Tensor | None) -> Tensor:
         return interval_sums(self.interval, values, len(self.edges) + 1)
@@ -160,9 +183,18 @@ class PiecewisePairs(NamedTuple):
             jumps[place] = weights * jump
         return running_sums(jumps)
 
-    def _prepend_zero(self, table: Tensor) -> Tensor:
-        """[M] -> [M + 1] in the scores' dtype, 0 for interval 0."""
-        return torch.cat((table.new_zeros(1), table)).to(self.scores.dtype)
+    def _of_intervals(self, table: Tensor) -> Tensor:
+        """[M] -> [H] in the scores' dtype: the entry of each score's interval, 0 for interval 0."""
+        table = torch.cat((table.new_zeros(1), table)).to(self.scores.dtype)
+        return table.index_select(0, self.interval)  # indexing with [] takes several times as long
+
+    def _of_held(self, values: Tensor | None) -> Tensor | None:
+        """[N] -> [H]."""
+        return values if values is None or self.held is None else values[self.held]
+
+    def _at_all(self, values: Tensor) -> Tensor:
+        """[H] -> [N], 0 for the scores that are not held."""
+        return values if self.held is None else values.new_zeros(self.num_scores).index_copy_(0, self.held, values)
 
 
 def _least_right_of(knots: Tensor, closed: bool, dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 COPIES = 64  # of the histogram that a GPU adds into, so that equal intervals do not all wait for one address
 BLOCK = 64  # of a running sum
+DOUBLES = 1 << 18  # values that are converted to float64 at a time: they stay in the processor's cache
 
 
 def interval_sums(interval: Tensor, values: Tensor | None, size: int) -> Tensor:
@@ -59,9 +60,14 @@ def sums_from_the_right(bins: Tensor) -> Tensor:
 
 
 def _interval_sums(interval: Tensor, values: Tensor | None, size: int) -> Tensor:
-    if interval.device.type == "cpu":
-        return torch.bincount(interval, None if values is None else values.double(), minlength=size).double()
-    return fixed_point_sums(interval, values, size)
+    if interval.device.type != "cpu":
+        return fixed_point_sums(interval, values, size)
+    if values is None:
+        return torch.bincount(interval, minlength=size).double()
+    total = torch.zeros(size, dtype=torch.float64)
+    for some, weights in zip(interval.split(DOUBLES), values.split(DOUBLES), strict=True):
+        total += torch.bincount(some, weights.double(), minlength=size)
+    return total
 
 
 # What a compiled graph calls: bincount's size depends on values, for which a graph would have to break. Calling it
