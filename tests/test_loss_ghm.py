@@ -55,7 +55,7 @@ def test_golden(dtype):
                 if momentum > 0:
                     np.testing.assert_allclose(counts, z["acc_sum"][i, t], atol=1e-10, err_msg=case)
                 visited += 1
-    assert visited == expected >= 32
+    assert visited == expected >= 2
 
 
 def test_arithmetic():
