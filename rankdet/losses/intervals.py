@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-LARGE = 1 << 18  # scores from which on the CPU takes a grid
+LARGE = 1 << 16  # scores from which on the CPU takes a grid
 CELLS_PER_EDGE = 32
 MIN_CELLS, MAX_CELLS = 1 << 14, 1 << 20  # a table of so many entries stays in the processor's cache
 SAMPLE = 1 << 14  # scores that are_few looks at
