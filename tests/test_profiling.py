@@ -273,7 +273,8 @@ def main(repo):
     return runpy.run_path(str(repo / "scripts" / "profile_loss.py"))["main"]
 
 
-def test_the_script_measures_prints_and_writes(main, tmp_path, capsys):
+def test_the_script_measures_prints_and_writes(main, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "7")  # read by processes that start, so without effect here
     assert main(["--quick", "--output", str(tmp_path / "out"), "--json", str(tmp_path / "all.json")]) == 0
     printed = capsys.readouterr().out
     sweeps = quick_sweeps(losses(CPU))
@@ -288,6 +289,7 @@ def test_the_script_measures_prints_and_writes(main, tmp_path, capsys):
     assert {goal["verdict"] for goal in content["goals"]} <= {"met", "not met", "not measured"}
     assert len(content["goals"]) == len(goals("cpu"))
     assert torch.__version__ in printed
+    assert "; MALLOC_ARENA_MAX=7" in printed
     for goal in content["goals"]:
         assert goal["text"] in printed
     assert (tmp_path / "out" / "profile.md").read_text() in printed

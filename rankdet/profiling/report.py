@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from typing import Any
 
 import torch
@@ -17,8 +18,14 @@ MIB = 2**20
 
 
 def about(device: torch.device) -> dict[str, Any]:
-    """Where and with what was measured: provenance, the kind of device, and torch's threads."""
-    return {"device": device.type, "threads": torch.get_num_threads(), **provenance(device)}
+    """Where and with what was measured: provenance, the kind of device, torch's threads, settings of the allocator.
+
+    The latter matter beyond 8 million scores: glibc maps blocks over 32 MiB anew each time, and the kernel clears them.
+    """
+    allocator = {key: value for key, value in sorted(os.environ.items()) if key.startswith(("MALLOC_", "GLIBC_TUN"))}
+    return {
+        "device": device.type, "threads": torch.get_num_threads(), "allocator": allocator, **provenance(device)
+    }  # fmt: skip
 
 
 def machine(where: dict[str, Any]) -> str:
@@ -71,8 +78,9 @@ def _origin(where: dict[str, Any]) -> str:
         if where["device"] == "cuda"
         else "the largest resident set (VmHWM, with every block of 64 KiB or more mapped on its own)"
     )
+    allocator = "".join(f"; {key}={value}" for key, value in where["allocator"].items())
     return (
-        f"{machine(where)}; torchvision {where['torchvision']}; {commit}.\n"
+        f"{machine(where)}; torchvision {where['torchvision']}; {commit}{allocator}.\n"
         "Time: forward and backward, median of interleaved repeats. "
         f"Memory: {how} above the inputs; the gradient is part of it."
     )
