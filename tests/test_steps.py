@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankdet.losses import intervals, step_direct, step_piecewise, step_sigmoid, sums
+from rankdet.losses import blocks, intervals, step_direct, step_piecewise, step_sigmoid, sums
 from rankdet.losses.step_direct import DirectStep, power_step
 from rankdet.losses.step_piecewise import curve_step, heaviside_step, linear_step, sign_step
 from rankdet.losses.step_sigmoid import SigmoidStep
@@ -173,7 +173,7 @@ def test_sums_over_many_scores_equal_the_full_matrix(twin, problem, few):
     with (
         mock.patch.multiple(intervals, LARGE=1, FEW=fraction),
         mock.patch.object(step_piecewise, "are_few", wraps=intervals.are_few) as asked,
-        mock.patch.object(sums, "DOUBLES", 3),
+        mock.patch.object(blocks, "BLOCK", 3),
     ):
         assert_sums(twin, *problem)
         assert asked.called == bool(problem[0])
@@ -184,7 +184,10 @@ def as_on_a_gpu():
     """The forms of the sums that other devices than the CPU use."""
     with (
         mock.patch.multiple(
-            step_piecewise, interval_sums=sums.fixed_point_sums, running_sums=sums.blockwise_running_sums
+            step_piecewise,
+            bounded=torch.clamp,
+            interval_sums=sums.fixed_point_sums,
+            running_sums=sums.blockwise_running_sums,
         ),
         mock.patch.object(step_sigmoid, "interval_sums", sums.fixed_point_sums),
         mock.patch.object(sums, "running_sums", sums.blockwise_running_sums),

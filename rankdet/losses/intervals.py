@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from rankdet.losses.blocks import blocks
+
 LARGE = 1 << 16  # scores from which on the CPU takes a grid
 CELLS_PER_EDGE = 32
 MIN_CELLS, MAX_CELLS = 1 << 14, 1 << 20  # a table of so many entries stays in the processor's cache
@@ -39,9 +41,11 @@ def by_grid(scores: Tensor, edges: Tensor) -> Tensor:
 
     counts = torch.bincount(cell(edges), minlength=cells + 1)
     table = torch.where(counts > 0, -1, counts.cumsum(0)).int()
-    interval = table.index_select(0, cell(scores))
-    unsure = (interval < 0).nonzero().squeeze(1)
-    interval[unsure] = torch.bucketize(scores[unsure], edges, right=True, out_int32=True)
+    interval = torch.empty(len(scores), dtype=torch.int32)
+    for some, found in blocks(scores, interval):
+        torch.index_select(table, 0, cell(some), out=found)
+        unsure = (found < 0).nonzero().squeeze(1)
+        found[unsure] = torch.bucketize(some[unsure], edges, right=True, out_int32=True)
     return interval
 
 

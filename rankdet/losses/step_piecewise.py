@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankdet.losses.blocks import blocks
 from rankdet.losses.intervals import are_few, number_intervals
-from rankdet.losses.sums import interval_sums, running_sums, sums_from_the_right
+from rankdet.losses.sums import bounded, interval_sums, running_sums, sums_from_the_right
 
 Number = float | Tensor  # tensors are float64 scalars
 
@@ -114,7 +115,7 @@ class PiecewisePairs(NamedTuple):
             total = total + value * (mass[t] - mass[t + 1])
         if self.step.is_flat or len(self.edges) == 0:
             return total
-        inside = self.scores.clamp(self.edges[0], self.edges[-1])  # huge scores must not drown the others' sums
+        inside = bounded(self.scores, self.edges[0], self.edges[-1])
         moment = self._interval_sums(inside if weights is None else inside.double() * weights)
         moment = self._beyond(torch.where(self._in_ramp(), moment, 0))
         for t, slope in enumerate(self.step.slopes[:-1]):
@@ -125,17 +126,19 @@ class PiecewisePairs(NamedTuple):
     def at_scores(self, weights: Tensor) -> Tensor:
         """float [N] in the scores' dtype: sum_i w_i f(n - p_i), w = `weights` (float64 [P]); 0 where n takes no part.
 
-        Evaluated from the interval's left edge, value + slope * distance: value and slope alone would cancel.
+        Intercept + slope * score in float64: in float32 the two would cancel.
         """
         value = self._jumps(weights)
         if self.step.is_flat:
             return self._at_all(self._of_intervals(value))
         slope = self._slope_table(weights)
         value[1:] += running_sums(slope[:-1] * self.knots.diff())
-        value = value + slope * (self.edges.double() - self.knots)
-        left = self._of_intervals(self.edges)
-        distance = torch.sub(self.scores, left, out=left)
-        return self._at_all(distance.mul_(self._of_intervals(slope)).add_(self._of_intervals(value)))
+        intercept, slope = _prepend_zero(value - slope * self.knots), _prepend_zero(slope)
+        result = torch.empty_like(self.scores)
+        for some, interval, scores in blocks(result, self.interval, self.scores):
+            line = slope.index_select(0, interval).mul_(scores).add_(intercept.index_select(0, interval))
+            some.copy_(line)
+        return self._at_all(result)
 
     def slopes_at_points(self, weights: Tensor | None = None) -> Tensor:
         """float64 [P]: sum_n u_n f'(n - p_i)."""
@@ -185,7 +188,7 @@ class PiecewisePairs(NamedTuple):
 
     def _of_intervals(self, table: Tensor) -> Tensor:
         """[M] -> [H] in the scores' dtype: the entry of each score's interval, 0 for interval 0."""
-        table = torch.cat((table.new_zeros(1), table)).to(self.scores.dtype)
+        table = _prepend_zero(table).to(self.scores.dtype)
         return table.index_select(0, self.interval)  # indexing with [] takes several times as long
 
     def _of_held(self, values: Tensor | None) -> Tensor | None:
@@ -195,6 +198,10 @@ class PiecewisePairs(NamedTuple):
     def _at_all(self, values: Tensor) -> Tensor:
         """[H] -> [N], 0 for the scores that are not held."""
         return values if self.held is None else values.new_zeros(self.num_scores).index_copy_(0, self.held, values)
+
+
+def _prepend_zero(table: Tensor) -> Tensor:
+    return torch.cat((table.new_zeros(1), table))
 
 
 def _least_right_of(knots: Tensor, closed: bool, dtype: torch.dtype) -> Tensor:

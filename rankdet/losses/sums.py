@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from rankdet.losses.blocks import blocks
+
 COPIES = 64  # of the histogram that a GPU adds into, so that equal intervals do not all wait for one address
 BLOCK = 64  # of a running sum
-DOUBLES = 1 << 18  # values that are converted to float64 at a time: they stay in the processor's cache
 
 
 def interval_sums(interval: Tensor, values: Tensor | None, size: int) -> Tensor:
@@ -38,6 +39,14 @@ def fixed_point_sums(interval: Tensor, values: Tensor | None, size: int) -> Tens
     return sums if unit_exponent is None else torch.ldexp(sums, unit_exponent)
 
 
+def bounded(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """`values` for interval_sums, where those beyond low and high lie in intervals whose sums are not used.
+
+    fixed_point_sums' unit is as coarse as the largest of all values; on the CPU each interval keeps its own precision.
+    """
+    return values if values.device.type == "cpu" else values.clamp(low, high)
+
+
 def running_sums(values: Tensor) -> Tensor:
     """float64 [M] -> [M]: entry i is the sum of the values 0..i. A GPU's cumsum would add in an order of its own."""
     if values.device.type == "cpu":
@@ -65,8 +74,8 @@ def _interval_sums(interval: Tensor, values: Tensor | None, size: int) -> Tensor
     if values is None:
         return torch.bincount(interval, minlength=size).double()
     total = torch.zeros(size, dtype=torch.float64)
-    for some, weights in zip(interval.split(DOUBLES), values.split(DOUBLES), strict=True):
-        total += torch.bincount(some, weights.double(), minlength=size)
+    for some, weights in blocks(interval, values):
+        total.index_add_(0, some, weights.double())
     return total
 
 
