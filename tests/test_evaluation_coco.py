@@ -3,11 +3,13 @@
 import copy
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluated import golden, ground_truth, predictions, random_data, result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -15,60 +17,15 @@ from rankdet.data.records import DetectionSet, Record
 from rankdet.errors import UserError
 from rankdet.evaluation.coco import coco_ground_truth, coco_metrics
 
-GOLDEN = Path(os.environ.get("RANKDET_GOLDEN") or Path(__file__).parent / "golden")
 TWELVE = [  # in the order of COCOeval.stats
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
 ]
 
 
-def ground_truth(boxes, categories=("a",), images=1, **fields):
-    """One object of category 1 in image 1 per box; or (image, category, box)."""
-    annotations = []
-    for entry in boxes:
-        image, category, bbox = entry if len(entry) == 3 else (1, 1, entry)
-        annotations.append({"image_id": image, "category_id": category, "bbox": list(bbox)} | fields)
-    return {
-        "images": [{"id": i + 1, "height": 200, "width": 200} for i in range(images)],
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(categories)],
-        "annotations": annotations,
-    }
-
-
-def result(bbox, score, image=1, category=1):
-    return {"image_id": image, "category_id": category, "bbox": list(bbox), "score": score}
-
-
 def rounded_metrics(truth, results):
     """Metrics to 12 digits: pycocotools' precision of 1 is 1 - 2e-16."""
     return {key: round(value, 12) for key, value in coco_metrics(truth, results).items()}
-
-
-def random_data(seed, crowds=True):
-    """Ten images, three categories with holes in their ids, jittered detections."""
-    rng = np.random.default_rng(seed)
-    categories = [{"id": i, "name": f"class {i}"} for i in (2, 5, 11)]
-    images = [{"id": i, "height": 300, "width": 300} for i in range(10, 20)]
-    annotations, results = [], []
-    for image in images:
-        for _ in range(rng.integers(0, 8)):
-            bbox = [*rng.uniform(0, 150, 2), *rng.uniform(8, 140, 2)]
-            category = int(rng.choice([2, 5, 11]))
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": category,
-                    "bbox": [float(x) for x in bbox],
-                    "area": float(bbox[2] * bbox[3]),
-                    "iscrowd": int(crowds and rng.random() < 0.1),
-                }
-            )
-            for _ in range(rng.integers(0, 4)):
-                found = np.asarray(bbox) + rng.normal(size=4) * 5
-                score = round(float(rng.random()), 1)  # with ties
-                results.append(result([float(x) for x in np.maximum(found, 1)], score, image["id"], category))
-    return {"images": images, "categories": categories, "annotations": annotations}, results
 
 
 def pycocotools_stats(truth, results):
@@ -103,7 +60,8 @@ def test_ap_by_hand():
     results = [result([10, 10, 40, 40], 0.9), result([10, 100, 40, 40], 0.8), result([60, 10, 40, 40], 0.7)]
     metrics = coco_metrics(truth, results)
     assert metrics["AP"] == pytest.approx(56 / 101, abs=1e-12)
-    assert metrics["AP50"] == metrics["AP95"] == metrics["AP/a"] == pytest.approx(56 / 101, abs=1e-12)
+    for key in ("AP50", "AP95", "AP/a", "AP50/a"):
+        assert metrics[key] == pytest.approx(56 / 101, abs=1e-12)
     assert metrics["AR_100"] == pytest.approx(2 / 3)
     assert metrics["AR_1"] == pytest.approx(1 / 3)
 
@@ -125,17 +83,16 @@ def test_areas_split_at_32_and_96_pixels():
 def test_golden_numbers():
     visited = 0
     for name in ("lrp", "lrp_edge"):
-        truth, results, expected = (
-            json.loads((GOLDEN / f"{name}_{part}.json").read_text()) for part in ("gt", "dt", "expected")
-        )
+        truth, results, expected = golden(name)
         metrics = coco_metrics(truth, results)
         np.testing.assert_allclose([metrics[key] for key in TWELVE], expected["coco_stats"], rtol=0, atol=1e-9)
         names = {category["id"]: category["name"] for category in truth["categories"]}
-        for category_id, ap in zip(expected["category_ids"], expected["per_class_AP"], strict=True):
-            ours = metrics[f"AP/{names[category_id]}"]
-            assert math.isnan(ours) if ap is None or ap < 0 else ours == pytest.approx(ap, abs=1e-9)
-            visited += 1
-    assert visited == 6
+        for key in ("AP", "AP50"):
+            for category_id, ap in zip(expected["category_ids"], expected[f"per_class_{key}"], strict=True):
+                ours = metrics[f"{key}/{names[category_id]}"]
+                assert math.isnan(ours) if ap is None or ap < 0 else ours == pytest.approx(ap, abs=1e-9)
+                visited += 1
+    assert visited == 12
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -143,8 +100,9 @@ def test_equals_pycocotools_on_random_data(seed):
     truth, results = random_data(seed)
     assert len(results) > 20
     expected = [math.nan if value < 0 else value for value in pycocotools_stats(truth, results)]
-    metrics = coco_metrics(truth, results)
-    np.testing.assert_array_equal([metrics[key] for key in TWELVE], expected)
+    by_reference, metrics = coco_metrics(truth, results, reference=True), coco_metrics(truth, results)
+    np.testing.assert_array_equal([by_reference[key] for key in TWELVE], expected)
+    np.testing.assert_allclose([metrics[key] for key in TWELVE], expected, rtol=0, atol=1e-12)
     assert metrics["AP"] == pytest.approx(np.mean([metrics[f"AP{iou}"] for iou in range(50, 100, 5)]), abs=1e-12)
     assert metrics["AP"] == pytest.approx(np.mean([metrics[f"AP/class {i}"] for i in (2, 5, 11)]), abs=1e-12)
 
@@ -258,3 +216,87 @@ def test_ground_truth_of_a_detection_set():
         {"id": 2, "image_id": 7, "category_id": 4, "bbox": [0, 0, 5, 4], "area": 20, "iscrowd": 0, "difficult": 1},
     ]
     assert json.loads(json.dumps(truth)) == truth
+
+
+def agree(truth, results):
+    """Asserts that both evaluators give the same to 1e-12, key by key; returns how many keys have a number."""
+    fast, reference = coco_metrics(truth, results), coco_metrics(truth, results, reference=True)
+    assert list(fast) == list(reference)
+    np.testing.assert_allclose(list(fast.values()), list(reference.values()), rtol=0, atol=1e-12, equal_nan=True)
+    return sum(not math.isnan(value) for value in fast.values())
+
+
+class TestTwoEvaluators:
+    """faster-coco-eval, the default, against pycocotools: every key, on everything that may come."""
+
+    @pytest.mark.parametrize("name", ["lrp", "lrp_edge"])
+    def test_on_golden_data(self, name):
+        assert agree(*golden(name)[:2]) > 20
+
+    def test_on_a_detectors_predictions(self):
+        truth, results = predictions()
+        assert len(results) == 1000
+        assert agree(truth, results) > 20
+        assert coco_metrics(truth, results)["AP"] > 0.2
+
+    def test_on_difficult_objects_and_crowds_among_them(self):
+        truth, results = predictions()
+        for place, annotation in enumerate(truth["annotations"]):
+            annotation |= {"difficult": int(place % 3 == 0), "iscrowd": int(place % 7 == 0)}
+        assert agree(truth, results) > 20
+
+    def test_on_more_than_100_detections(self):
+        """150 in one image, the right one 120th: it never counts."""
+        truth = ground_truth([[0, 0, 40, 40]])
+        results = [result([100, 100, 40, 40], 1 - place / 200) for place in range(150)]
+        results[119]["bbox"] = [0, 0, 40, 40]
+        assert agree(truth, results)
+        assert coco_metrics(truth, results)["AP"] == 0
+
+    def test_on_scores_that_are_logits_whole_or_huge(self):
+        truth, results = random_data(3)
+        for place, entry in enumerate(results):
+            entry["score"] = (-3, 2, 1e300, -0.5, 0)[place % 5]
+        assert agree(truth, results) > 10
+
+    def test_on_scores_closer_than_single_precision_tells(self):
+        truth, results = random_data(3)
+        for place, entry in enumerate(results):
+            entry["score"] = 0.5 + (place * 37 % 101) * 1e-12
+        assert agree(truth, results) > 10
+
+    def test_on_boxes_without_area(self):
+        truth = ground_truth([[5, 5, 0, 0], [50, 50, 10, 10]])
+        assert agree(truth, [result([5, 5, 0, 0], 0.9), result([50, 50, 10, 10], 0.8), result([50, 50, 0, 9], 0.7)])
+        assert coco_metrics(truth, [result([5, 5, 0, 0], 0.9)])["AP"] == 0
+
+    def test_on_nothing(self):
+        truth, results = random_data(0)
+        assert agree(truth, []) > 10
+        assert agree(truth | {"annotations": []}, results) == agree(truth | {"annotations": []}, []) == 0
+        assert agree(truth | {"annotations": [], "images": []}, []) == 0
+        assert agree({"images": [], "annotations": [], "categories": []}, []) == 0
+
+    @settings(max_examples=25, deadline=None)
+    @given(seed=st.integers(0, 2**31), crowds=st.booleans(), difficult=st.booleans(), size=st.sampled_from([1, 4]))
+    def test_on_random_data(self, seed, crowds, difficult, size):
+        """Scores of one digit, so that ties abound, within images and between them."""
+        truth, results = random_data(seed, crowds, difficult, images=size)
+        agree(truth, results)
+
+
+def test_only_the_fields_that_count_reach_the_evaluators():
+    """Other fields, of results as of objects, may mean something to an evaluator; values of NumPy are numbers too."""
+    truth, results = random_data(4)
+    expected = coco_metrics(truth, results)
+    odd = [
+        entry
+        | {"drop": True, "iscrowd": 1, "area": 3.0, "ignore": 1, "id": 0, "segmentation": []}
+        | {"bbox": tuple(np.float64(x) for x in entry["bbox"]), "score": np.float64(entry["score"])}
+        for entry in results
+    ]
+    objects = [entry | {"ignore": 1, "lvis_mark": True, "segmentation": None} for entry in truth["annotations"]]
+    assert coco_metrics(truth | {"annotations": objects}, odd) == expected
+    images = [{"id": np.int64(image["id"])} for image in truth["images"]]
+    assert coco_metrics(truth | {"images": images}, results) == expected
+    assert type(images[0]["id"]) is np.int64

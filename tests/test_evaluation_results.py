@@ -79,7 +79,8 @@ def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "no such"), ("[{", "not a JSON file"), ('{"a": 1}', "JSON dict"), ("\xff", "not a")]
+    ("content", "message"),
+    [(None, "No such file"), ("[{", "not a JSON file"), ('{"a": 1}', "JSON dict"), ("\xff", "not a")],
 )
 def test_unreadable_files_are_named(tmp_path, content, message):
     path = tmp_path / "theirs.json"
@@ -93,20 +94,43 @@ def test_unreadable_files_are_named(tmp_path, content, message):
     ("change", "message"),
     [
         ({"image_id": 5}, "image_id 5 is not in the ground truth"),
-        ({"image_id": [4]}, "not a COCO result"),
+        ({"image_id": [4]}, r"image_id \[4\] is not in the ground truth"),
+        ({"image_id": None}, "image_id None is not in the ground truth"),
+        ({"image_id": "4"}, "image_id '4' is not in the ground truth"),
         ({"category_id": 1}, "category_id 1 .*is not in the ground truth"),
-        ({"score": math.nan}, "finite"),
-        ({"score": None}, "not a COCO result"),
-        ({"score": "0.5"}, "not a COCO result"),
-        ({"bbox": [1, 2, math.inf, 4]}, "finite"),
-        ({"bbox": [1, 2, 3]}, "finite"),
-        ({"bbox": 3}, "not a COCO result"),
-        ({"bbox": [1, 2, -3, 4]}, "negative size"),
+        ({"category_id": {}}, "category_id {} .*is not in the ground truth"),
+        ({"score": math.nan}, "score nan .*is not a finite number"),
+        ({"score": -math.inf}, "score -inf .*is not a finite number"),
+        ({"score": None}, "score None .*is not a finite number"),
+        ({"score": "0.5"}, "score '0.5' .*is not a finite number"),
+        ({"score": 10**400}, "score 1000.*is not a finite number"),
+        ({"bbox": [1, 2, math.inf, 4]}, "is not four finite numbers"),
+        ({"bbox": [1, 2, 3]}, "is not four finite numbers"),
+        ({"bbox": [1, 2, "3", 4]}, "is not four finite numbers"),
+        ({"bbox": 3}, "bbox 3 is not four finite numbers"),
+        ({"bbox": [1, 2, -3, 4]}, r"negative size; it must be x, y, width, height \(image_id 4\)"),
+        ({"bbox": [1, 2, 1e200, 1e200]}, "no area that a computer can hold"),
+        ({"bbox": [1, 2, 1e-200, 1e-200]}, "no area that a computer can hold"),
     ],
 )
 def test_bad_entries_are_named_by_their_place(change, message):
     with pytest.raises(UserError, match=f"^results entry 2: .*{message}"):
         check_results(GROUND_TRUTH, [GOOD, GOOD, GOOD | change, GOOD])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"score": 0}, {"score": -7.5}, {"score": 1e300}, {"bbox": [1, 2, 0, 0]}, {"bbox": (-9, -9, 3, 4)}, {"id": 5}],
+)
+def test_what_is_odd_but_legal(change):
+    """Any finite score, for only the order matters; boxes without area or outside the image; further fields."""
+    check_results(GROUND_TRUTH, [GOOD | change])
+    check_results(GROUND_TRUTH, [])
+
+
+def test_the_file_is_named_where_it_is_known():
+    with pytest.raises(UserError, match=r"^theirs\.json entry 0: score nan"):
+        check_results(GROUND_TRUTH, [GOOD | {"score": math.nan}], "theirs.json")
 
 
 def test_missing_fields_and_wrong_types_are_named():

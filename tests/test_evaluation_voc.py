@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from evaluated import predictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -222,3 +223,34 @@ def test_agrees_with_a_slow_twin(seed, num_objects, num_results, plus_one, iou):
     expected = slow_twin(objects, results, Fraction(iou), int(plus_one))
     key = f"voc_AP{round(100 * iou)}"
     assert (metrics[f"{key}_11"], metrics[f"{key}_area"]) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("plus_one", [False, True])
+def test_agrees_with_the_slow_twin_on_a_detectors_predictions(plus_one):
+    """Three classes on photographs, every third object difficult; hundredths of a pixel as whole numbers."""
+    truth, results = predictions()
+    for place, entry in enumerate([*truth["annotations"], *results]):
+        x, y, width, height = (round(100 * value) for value in entry["bbox"])
+        entry |= {"bbox": [x, y, width, height], "corners": (entry["image_id"], x, y, x + width, y + height)}
+        entry["difficult"] = int(place % 3 == 0)
+    metrics = voc_metrics(truth, results, plus_one=plus_one)
+    expected = []
+    for category in truth["categories"]:
+        objects, found = (
+            [entry for entry in entries if entry["category_id"] == category["id"]]
+            for entries in (truth["annotations"], results)
+        )
+        expected.append(
+            slow_twin(
+                [(*entry["corners"], bool(entry["difficult"])) for entry in objects],
+                [(*entry["corners"], entry["score"]) for entry in found],
+                Fraction(1, 2),
+                int(plus_one),
+            )
+        )
+        ours = (metrics[f"voc_AP50_11/{category['name']}"], metrics[f"voc_AP50_area/{category['name']}"])
+        assert ours == pytest.approx(expected[-1], abs=1e-12)
+    assert len(expected) == 3
+    means = np.mean(expected, axis=0)
+    assert (metrics["voc_AP50_11"], metrics["voc_AP50_area"]) == pytest.approx(tuple(means), abs=1e-12)
+    assert 0.3 < means[1] < 0.95

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = {"hydra", "omegaconf", "albumentations", "cv2", "pycocotools"}
+HEAVY = {"faster_coco_eval", "hydra", "omegaconf", "albumentations", "cv2", "pycocotools"}
 COMMANDS = {"rankdet.train", "rankdet.evaluate", "rankdet.predict"}
 
 

@@ -2,15 +2,18 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rankdet.errors import UserError
+from rankdet.evaluation.ground_truth import box_problem, check_ground_truth, is_finite, read_json
 from rankdet.evaluation.postprocess import Detections
 from rankdet.files import write_text
 
 Result = dict[str, Any]
+FIELDS = ("image_id", "category_id", "bbox", "score")
 
 
 def to_results(detections: Iterable[Detections], image_ids: Iterable[int], category_ids: Sequence[int]) -> list[Result]:
@@ -39,12 +42,7 @@ def save_results(results: Sequence[Result], path: Path) -> None:
 
 def load_results(path: Path) -> list[Result]:
     """Reads a COCO results file, ours or anyone's; UserError where it is not a JSON list. Entries are not checked."""
-    try:
-        results = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such results file") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not a JSON file ({error}); save the predictions again") from None
+    results = read_json(path)
     if not isinstance(results, list):
         raise UserError(f"{path}: holds a JSON {type(results).__name__}, not a list of COCO results")
     return results
@@ -55,34 +53,47 @@ def headline(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {key: value for key in ("AP", "AP50", "AP75") if (value := metrics[key]) is not None}
 
 
-def check_results(ground_truth: dict[str, Any], results: Sequence[Result]) -> None:
-    """Refuses results that no metric may see: UserError names the first bad entry by its place in the list, from 0.
+def by_category(entries: Iterable[dict[str, Any]]) -> defaultdict[int, list[dict[str, Any]]]:
+    """Annotations or results of each category, in the order given; none of one that does not occur."""
+    groups = defaultdict(list)
+    for entry in entries:
+        groups[entry["category_id"]].append(entry)
+    return groups
+
+
+def mean_of_defined(values: Iterable[float]) -> float:
+    """The mean without NaN; NaN where nothing is left."""
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def check_results(ground_truth: dict[str, Any], results: Sequence[Result], where: str = "results") -> None:
+    """Refuses what no metric may see: UserError names the first bad entry of results by its place, from 0.
 
     Bad are missing fields, image or category ids that the COCO-style ground truth lacks, numbers that are not finite
-    (a NaN box would count as a match in pycocotools) and boxes of negative width or height. No results are legal.
+    (a NaN box would count as a match in pycocotools) and boxes of negative size. No results are legal, and so is any
+    finite score. The ground truth is checked, too: see check_ground_truth.
     """
+    check_ground_truth(ground_truth)
     image_ids = {image["id"] for image in ground_truth["images"]}
     category_ids = {category["id"] for category in ground_truth["categories"]}
     for place, result in enumerate(results):
-        try:
-            problem = _problem(result, image_ids, category_ids)
-        except KeyError as error:
-            problem = f"{error} is missing; image_id, category_id, bbox and score are needed"
-        except TypeError:
-            problem = f"{result!r:.100} is not a COCO result (image_id, category_id, bbox of four numbers, score)"
+        problem = _problem(result, image_ids, category_ids)
         if problem:
-            raise UserError(f"results entry {place}: {problem}")
+            raise UserError(f"{where} entry {place}: {problem}")
 
 
 def _problem(result: Result, image_ids: set[int], category_ids: set[int]) -> str | None:
-    """What is wrong with one entry; KeyError or TypeError where it has not the form of a result."""
-    image_id, category_id, bbox, score = (result[key] for key in ("image_id", "category_id", "bbox", "score"))
-    if image_id not in image_ids:
-        return f"image_id {image_id} is not in the ground truth; were these predicted on another split?"
-    if category_id not in category_ids:
-        return f"category_id {category_id} (image_id {image_id}) is not in the ground truth"
-    if len(bbox) != 4 or not all(map(math.isfinite, (*bbox, score))):
-        return f"bbox {bbox} and score {score} (image_id {image_id}) are not five finite numbers"
-    if bbox[2] < 0 or bbox[3] < 0:
-        return f"bbox {bbox} (image_id {image_id}) has a negative size; it must be x, y, width, height"
-    return None
+    """What is wrong with one entry."""
+    missing = [key for key in FIELDS if key not in result] if isinstance(result, dict) else FIELDS
+    if missing:
+        return f"{result!r:.100} is not a COCO result, which has {', '.join(FIELDS)}"
+    image_id, category_id = result["image_id"], result["category_id"]
+    if not isinstance(image_id, Hashable) or image_id not in image_ids:
+        return f"image_id {image_id!r:.100} is not in the ground truth; were these predicted on another split?"
+    if not isinstance(category_id, Hashable) or category_id not in category_ids:
+        return f"category_id {category_id!r:.100} (image_id {image_id}) is not in the ground truth"
+    if not is_finite(result["score"]):
+        return f"score {result['score']!r:.100} (image_id {image_id}) is not a finite number"
+    problem = box_problem(result["bbox"])
+    return problem and f"{problem} (image_id {image_id})"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rankdet.evaluation.results import Result, check_results
+from rankdet.evaluation.results import Result, by_category, check_results, mean_of_defined
 
 
 def voc_metrics(
@@ -28,7 +28,7 @@ def voc_metrics(
     still hold the devkit's corners (x + width is the last pixel, not the edge behind it).
     """
     check_results(ground_truth, results)
-    objects, detections = _by_category(ground_truth["annotations"]), _by_category(results)
+    objects, detections = by_category(ground_truth["annotations"]), by_category(results)
     eleven, area = {}, {}
     for category in ground_truth["categories"]:
         verdicts = _verdicts(objects[category["id"]], detections[category["id"]], iou, plus_one)
@@ -37,8 +37,7 @@ def voc_metrics(
 
     metrics = {}
     for key, per_class in ((f"voc_AP{round(100 * iou)}_11", eleven), (f"voc_AP{round(100 * iou)}_area", area)):
-        defined = [ap for ap in per_class.values() if not math.isnan(ap)]
-        metrics[key] = sum(defined) / len(defined) if defined else math.nan
+        metrics[key] = mean_of_defined(per_class.values())
         metrics |= {f"{key}/{name}": ap for name, ap in per_class.items()}
     return metrics
 
@@ -64,14 +63,6 @@ def ap_area(right: np.ndarray, num_objects: int) -> float:
     precision = np.cumsum(right) / np.arange(1, len(right) + 1)
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     return float(best_from_here[right].sum() / num_objects)  # recall rises by 1 / num_objects at each right one
-
-
-def _by_category(entries: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    """Annotations or results of each category, in the order given."""
-    groups = defaultdict(list)
-    for entry in entries:
-        groups[entry["category_id"]].append(entry)
-    return groups
 
 
 def _verdicts(
