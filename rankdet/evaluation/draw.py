@@ -32,21 +32,15 @@ def draw_detections(
     that text is legible, a small image is enlarged by the whole factor that brings its shorter side nearest to
     `short_side` pixels, and none gets a side longer than 1920.
     """
-    height, width = image.shape[:2]
-    factor = min(max(1, round(short_side / min(height, width))), MAX_SIDE / max(height, width))
-    picture = Image.fromarray(image).convert("RGB")
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    picture = picture.resize(size, Image.Resampling.BICUBIC)
-    canvas = ImageDraw.Draw(picture)
+    picture, factor = _enlarged(image, short_side)
+    canvas, size = ImageDraw.Draw(picture), picture.size
     boxes = factor * np.asarray(boxes, float).reshape(-1, 4)
     labels, scores = np.asarray(labels, int), np.asarray(scores, float)
     present = set(labels.tolist())
 
-    order = np.argsort(scores, kind="stable")  # the best on top; a black rim, or lines drown in a busy texture
+    order = np.argsort(scores, kind="stable")  # the best on top
     for box, label in zip(boxes[order], labels[order], strict=True):
-        left, top, right, bottom = _outline(box, size)
-        canvas.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=LINE + 2)
-        canvas.rectangle((left, top, right, bottom), outline=_colour(label), width=LINE)
+        _solid(canvas, _outline(box, size), _colour(label))
     if truth is not None:
         true_labels = np.asarray(truth[1], int)
         present |= set(true_labels.tolist())
@@ -55,7 +49,34 @@ def draw_detections(
 
     texts = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     _write(canvas, boxes[order], [texts[index] for index in order], [_colour(labels[index]) for index in order], size)
-    return np.vstack([np.asarray(picture), _legend(sorted(present), classes, truth is not None, size[0])])
+    styles = "solid: predicted, with score" + ("; dashed: true" if truth is not None else "")
+    return np.vstack([np.asarray(picture), _legend(styles, sorted(present), classes, size[0])])
+
+
+def draw_annotations(
+    image: np.ndarray,
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str],
+    uncounted: ArrayLike,
+    short_side: int = 480,
+) -> np.ndarray:
+    """The image with its annotated boxes [G, 4], each with its class; arguments and result as of draw_detections.
+
+    `uncounted` is bool [G]: boxes that are difficult or crowds, which are dashed. Large boxes lie under small ones.
+    """
+    picture, factor = _enlarged(image, short_side)
+    canvas, size = ImageDraw.Draw(picture), picture.size
+    boxes = factor * np.asarray(boxes, float).reshape(-1, 4)
+    labels, uncounted = np.asarray(labels, int), np.asarray(uncounted, bool)
+    order = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")
+    for index in order:
+        draw = _dashed if uncounted[index] else _solid
+        draw(canvas, _outline(boxes[index], size), _colour(labels[index]))
+    names, colours = [classes[label] for label in labels[order]], [_colour(label) for label in labels[order]]
+    _write(canvas, boxes[order], names, colours, size)
+    styles = "annotated" + ("; dashed: difficult or crowd" if uncounted.any() else "")
+    return np.vstack([np.asarray(picture), _legend(styles, sorted(set(labels.tolist())), classes, size[0])])
 
 
 def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
@@ -67,6 +88,21 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
         top, left = place // columns * height, place % columns * width
         sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
     return sheet
+
+
+def _enlarged(image: np.ndarray, short_side: int) -> tuple[Image.Image, float]:
+    """The image as draw_detections shows it, and how much larger it is than the image given."""
+    height, width = image.shape[:2]
+    factor = min(max(1, round(short_side / min(height, width))), MAX_SIDE / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return Image.fromarray(image).convert("RGB").resize(size, Image.Resampling.BICUBIC), factor
+
+
+def _solid(canvas: ImageDraw.ImageDraw, outline: tuple[int, int, int, int], colour: str) -> None:
+    """A box with a black rim, or its lines would drown in a busy texture."""
+    left, top, right, bottom = outline
+    canvas.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="black", width=LINE + 2)
+    canvas.rectangle(outline, outline=colour, width=LINE)
 
 
 def _colour(label: int) -> str:
@@ -127,10 +163,10 @@ def _touch(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _legend(labels: Sequence[int], classes: Sequence[str], with_truth: bool, width: int) -> np.ndarray:
+def _legend(styles: str, labels: Sequence[int], classes: Sequence[str], width: int) -> np.ndarray:
     """A white strip that names the line styles and the colours of the classes present, uint8 [h, width, 3]."""
     font = ImageFont.load_default(FONT_SIZE)
-    entries = [("solid: predicted, with score" + ("; dashed: true" if with_truth else ""), None)]
+    entries = [(styles, None)]
     entries += [(classes[label], _colour(label)) for label in labels]
     row, x, y, places = FONT_SIZE + 2 * MARGIN, MARGIN, 0, []
     for text, colour in entries:
