@@ -37,4 +37,5 @@ def _to_rgb(file: Image.Image) -> np.ndarray:
     if file.mode.startswith("I"):
         grey = (np.asarray(file).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.asarray(file.convert("RGB"))
+    file.load()  # else numpy would be the one to meet a damaged file
+    return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
