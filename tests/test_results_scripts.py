@@ -9,6 +9,7 @@ import pytest
 from results_made_up import record_content
 
 from rankdet.results import launch
+from rankdet.results.front import exit_code
 
 MANIFEST = """
 tables: [ap-loss/table-1c]
@@ -169,3 +170,11 @@ def test_publish(root, front_end, capsys):
     (root / "experiments" / "published.yaml").unlink()
     assert front_end("publish")(root) == 2
     assert "published.yaml: no such file" in capsys.readouterr().err
+
+
+def test_a_script_that_is_interrupted_says_so_in_one_line(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert exit_code(interrupted) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")

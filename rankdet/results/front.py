@@ -8,7 +8,10 @@ from rankdet.results.queue import Interrupted
 
 
 def exit_code(action: Callable[[], int]) -> int:
-    """The action's own exit code; 2 after a mistake in the command, 128 + n when stopped by signal n, each one line."""
+    """The action's own exit code; 2 after a mistake in the command, 128 + n when stopped by signal n (Ctrl-C: 130).
+
+    Either is one line.
+    """
     try:
         return action()
     except UserError as error:
@@ -17,3 +20,6 @@ def exit_code(action: Callable[[], int]) -> int:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
