@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rankdet import config
 from rankdet.build import make
@@ -18,7 +18,7 @@ from rankdet.errors import UserError
 
 PROTOCOLS = ("mini", "mini_long", "paper")
 PREFIXES = ("rankdet.", "torch.", "torchvision.", "albumentations.")
-ROOT = "data.root=somewhere/VOC2007"  # asked for by data=voc and data=coco, and so by protocol=paper
+ROOT = "data.root=somewhere/VOC2007"  # asked for by data=voc and data=coco
 # What the code, not the yaml, hands to a constructor.
 HANDED = {
     "rankdet.models.retinanet.RetinaNet": {"num_channels", "prior_bias"},
@@ -242,6 +242,27 @@ class TestMistakes:
         with pytest.raises(UserError, match=r"other/config\.yaml: no such file"):
             load(tmp_path / "other" / "config.yaml")
 
+    def test_a_saved_config_takes_another_test(self, plain):
+        """By a file's name, also where the config is older than the key; the rest of it, and itself, stay."""
+        older = merge_dotlist(plain, [])
+        with open_dict(older):
+            del older.test_input
+        changed = merge_dotlist(older, ["test_input=keep_aspect", "test_input.cap=2", "evaluation.nms_iou=0.4"])
+        assert (changed.test_input.shorter, changed.test_input.cap, changed.test_input.flip) == (120, 2, False)
+        assert changed.loss == older.loss
+        assert "test_input" not in older
+        same = compose(["test_input=keep_aspect", "test_input.cap=2", "evaluation.nms_iou=0.4"])
+        assert config_hash(changed) == config_hash(same)
+        assert merge_dotlist(changed, ["test_input=stretch", "evaluation=default"]) == plain
+        for wrong, named in (
+            ("test_input=short_7", "short_7"),
+            ("test_input=null", "string"),
+            ("test_input.cap=2", "cap"),
+        ):
+            with pytest.raises(UserError, match=named) as caught:
+                merge_dotlist(older, [wrong])
+            assert "\n" not in str(caught.value)
+
     def test_a_saved_config_follows_its_data_root(self, tmp_path):
         """As it was composed to do: the data source reads its root from data.root."""
         cfg = compose(["data=voc", ROOT])
@@ -304,6 +325,13 @@ class TestRunDirectory:
         plain = identity(compose(["loss=ap"]))
         assert "ranking_scope" not in plain["loss"]
         assert hashes[0] == config_hash(compose(["loss=ap"])) != hashes[1]
+
+    def test_the_test_s_input_counts_but_for_the_stretch(self, plain):
+        """The key is younger than the records, whose tests stretched their images."""
+        hashes = [config_hash(compose([f"test_input={name}"])) for name in ("stretch", "keep_aspect", "short_600")]
+        assert "test_input" not in identity(plain)
+        assert hashes[0] == config_hash(plain)
+        assert len(set(hashes)) == 3
 
     def test_data_of_one_name_may_lie_anywhere(self):
         """The name is the folder's: two of the same name are the same data as far as the directory knows."""

@@ -5,12 +5,15 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rankdet.data.cleaning import clean_boxes, image_size
+from rankdet.data.coco_parts import Part, PartSpec, as_part
+from rankdet.data.journal import read_each, refuse
 from rankdet.data.records import DetectionSet, Record
 from rankdet.errors import UserError
 
@@ -26,8 +29,9 @@ class COCOSource:
     """The splits of one COCO root. Images without annotations belong to a split; category ids may have holes.
 
     annotations, images: where a split's JSON and images lie under the root; an image's file_name may have folders.
-    splits: the user's word for a split -> the name that fills {split}, or several, whose union it is (their images are
-    then numbered from 0, as their ids may collide); a word not listed is its own name. None: found by coco_splits.
+    splits: the user's word for a split -> the name that fills {split}, or a mapping as in as_part, or several of these,
+    whose union it is (their images are then numbered from 0, as their ids may collide); a word not listed is its own
+    name. None: found by coco_splits.
     """
 
     def __init__(
@@ -36,7 +40,7 @@ class COCOSource:
         name: str | None = None,
         annotations: str = INSTANCES,
         images: str = "{split}",
-        splits: Mapping[str, str | Sequence[str]] | None = None,
+        splits: Mapping[str, PartSpec | Sequence[PartSpec]] | None = None,
     ) -> None:
         """Reads nothing yet, only looks at the annotation files' names. name defaults to the root's folder name."""
         self.root = Path(root)
@@ -44,7 +48,10 @@ class COCOSource:
         self.annotations = annotations
         self.images = images
         if not self.root.is_dir():
-            raise UserError(f"data root {self.root} does not exist: set data.root to a folder in COCO layout")
+            raise UserError(
+                f"data root {self.root} does not exist: set data.root to a folder in COCO layout; `make data-coco` "
+                "gets COCO itself"
+            )
         self.splits = coco_splits(self.root, annotations) if splits is None else dict(splits)
         self._first: tuple[Path, dict[int, str]] | None = None  # the file first read and its categories
 
@@ -53,25 +60,29 @@ class COCOSource:
 
         Raises UserError for a missing file, JSON that does not parse or lacks keys, ids that are unknown or used twice,
         and categories other than those of the split read before."""
-        names = self.splits.get(split, split)
-        parts = [names] if isinstance(names, str) else list(names)
+        specs = self.splits.get(split, split)
+        specs = [specs] if isinstance(specs, str | Mapping) else list(specs)
+        parts = [as_part(self.root, spec, self.annotations, self.images) for spec in specs]
         dirt: Counter[str] = Counter()
         records: list[Record] = []
         for part in parts:
-            path = self.root / self.annotations.format(split=part)
-            categories, found = self._read(path, self.root / self.images.format(split=part), dirt)
+            categories, found = self._read(part, dirt)
             records += found
         if len(parts) > 1:
             records = [replace(record, image_id=position) for position, record in enumerate(records)]
             if len({record.path for record in records}) < len(records):
-                raise UserError(f"{self.root}: {' and '.join(parts)} share images, so {split} would have them twice")
-        return DetectionSet(self.name, split, tuple(categories.values()), tuple(categories), tuple(records), dict(dirt))
+                names = " and ".join(spec if isinstance(spec, str) else str(dict(spec)) for spec in specs)
+                raise UserError(f"{self.root}: {names} share images, so {split} would have them twice")
+        labelled = all(part.labelled for part in parts)
+        classes, category_ids = tuple(categories.values()), tuple(categories)
+        return DetectionSet(self.name, split, classes, category_ids, tuple(records), dict(dirt), labelled)
 
-    def _read(self, path: Path, folder: Path, dirt: Counter[str]) -> tuple[dict[int, str], list[Record]]:
+    def _read(self, part: Part, dirt: Counter[str]) -> tuple[dict[int, str], list[Record]]:
+        path = part.annotations
         if not path.is_file():
             there = ", ".join(sorted(other.name for other in path.parent.glob("*.json"))) or "no JSON"
             raise UserError(f"{path} does not exist: set data.source.splits to what is there ({there})")
-        content = _parse(path)
+        content = _parse(path, part.labelled)
         categories = {key: item["name"] for key, item in sorted(_by(path, content, "categories", "id").items())}
         if not categories:
             raise UserError(f"{path}: categories is empty, so there are no class names: add them")
@@ -84,14 +95,25 @@ class COCOSource:
         labels = {key: label for label, key in enumerate(categories)}
         grouped: dict[int, list[dict[str, Any]]] = {key: [] for key in images}
         for item in content["annotations"]:
+            unknown = False
             for key, known, where in (("image_id", images, "images"), ("category_id", labels, "categories")):
                 if item[key] not in known:
-                    raise UserError(
-                        f"{path}: annotation {item.get('id', '?')} has {key} {item[key]!r}, which {where} does not "
-                        "list: correct it, or remove the annotation"
+                    unknown = True
+                    refuse(
+                        UserError(
+                            f"{path}: annotation {item.get('id', '?')} has {key} {item[key]!r}, which {where} does not "
+                            "list: correct it, or remove the annotation"
+                        )
                     )
-            grouped[item["image_id"]].append(item)
-        return categories, [_record(path, folder, images[key], grouped[key], labels, dirt) for key in images]
+            if not unknown:
+                grouped[item["image_id"]].append(item)
+        kept = part.keep(set(images))
+        readers = (
+            (image["file_name"], partial(_record, path, part.images, image, grouped[key], labels))
+            for key, image in images.items()
+            if key in kept
+        )
+        return categories, list(read_each(readers, dirt))
 
 
 def coco_splits(root: Path, annotations: str = INSTANCES) -> dict[str, str | list[str]]:
@@ -138,8 +160,8 @@ def _record(
     return Record(image["id"], file, height, width, boxes, label, np.zeros(len(boxes), bool), crowd)
 
 
-def _parse(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The file's content, with all of LISTS in it."""
+def _parse(path: Path, labelled: bool) -> dict[str, list[dict[str, Any]]]:
+    """The file's content, with all of LISTS in it, of which annotations is empty where labelled is False."""
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
@@ -147,16 +169,20 @@ def _parse(path: Path) -> dict[str, list[dict[str, Any]]]:
         raise UserError(f"{path} is not valid JSON ({where}: {error.msg}): mend or restore the file") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not valid JSON (byte {error.start} is no UTF-8): mend or restore it") from error
+    if isinstance(content, dict) and not labelled:
+        content["annotations"] = []
     for name, keys in LISTS.items():
         items = content.get(name) if isinstance(content, dict) else None
         if not isinstance(items, list):
             raise UserError(f"{path} has no list {name!r}: it is not in COCO's instances format; correct it")
+        bad = set()
         for position, item in enumerate(items):
             for key, kind in keys.items():
                 if not isinstance(item, dict) or not isinstance(item.get(key), kind):
-                    raise UserError(
-                        f"{path}: {name}[{position}] has no {key} of type {kind.__name__}: add or correct it"
-                    )
+                    bad.add(position)
+                    missing = f"{name}[{position}] has no {key} of type {kind.__name__}"
+                    refuse(UserError(f"{path}: {missing}: add or correct it"))
+        content[name] = [item for position, item in enumerate(items) if position not in bad] if bad else items
     return content
 
 
@@ -165,8 +191,8 @@ def _by(path: Path, content: dict[str, list[dict[str, Any]]], name: str, key: st
     found: dict[Hashable, dict[str, Any]] = {}
     for item in content[name]:
         if item[key] in found:
-            raise UserError(f"{path}: {name} has {key} {item[key]!r} twice: remove or renumber one of the two")
-        found[item[key]] = item
+            refuse(UserError(f"{path}: {name} has {key} {item[key]!r} twice: remove or renumber one of the two"))
+        found.setdefault(item[key], item)
     return found
 
 

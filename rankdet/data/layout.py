@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rankdet.data.voc_devkit import devkit_folder
 from rankdet.errors import UserError
 
 
@@ -15,6 +16,12 @@ def detect_source(folder: str | Path) -> str:
         "coco": any(root.glob("annotations/instances_*.json")),
     }
     found = [kind for kind, there in marks.items() if there]
+    years = sorted(year.name for year in devkit_folder(root).glob("VOC20[0-9][0-9]"))
+    if not found and years:
+        raise UserError(
+            f"{root} holds {' and '.join(years)}: give one of these folders, or data=voc07, voc0712 or voc07pp12 with "
+            "data.root"
+        )
     if not found:
         layouts = "VOC's (Annotations, ImageSets/Main, JPEGImages) nor COCO's (annotations/instances_*.json)"
         raise UserError(f"{root} is in neither {layouts} layout: give another folder, or data=coco with data.source.*")

@@ -34,6 +34,7 @@ class DetectionSet:
     category_ids: tuple[int, ...]  # COCO category id of each class (VOC: 1..K); may have holes
     records: tuple[Record, ...]
     dirt: dict[str, int] = field(default_factory=dict)  # kind of repaired dirt -> how often: "box clipped" -> 3
+    labelled: bool = True  # False: an evaluation server keeps the objects, and no record has any
 
     def fingerprint(self) -> str:
         """16 hex digits: a hash of class names, image file names and sizes, boxes and flags, not of the root's path."""
@@ -68,6 +69,8 @@ class Target(NamedTuple):
     ignore: Tensor  # bool [G]: regions whose anchors take no part (COCO crowds; VOC difficult if so configured)
     image_id: int
     size: tuple[int, int]  # (height, width) of the image file, to map detections back
+    shown: tuple[int, int] | None = None  # (height, width) of the input's top left part with the image; None: all of it
+    mirrored: bool = False  # left to right, within that part
 
 
 class Batch(NamedTuple):

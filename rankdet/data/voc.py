@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
 from rankdet.data.cleaning import clean_boxes, image_size
+from rankdet.data.journal import read_each, refuse
 from rankdet.data.records import DetectionSet, Record
 from rankdet.errors import UserError
 
@@ -48,21 +49,29 @@ class VOCSource:
         if self._given_classes is not None:
             return self._given_classes
         folder = self.root / "Annotations"
-        found = {_text(item, "name", path) for path in sorted(folder.glob("*.xml")) for item in _objects(path)}
+        found = set()
+        for path in sorted(folder.glob("*.xml")):
+            try:
+                found |= {_text(item, "name", path) for item in _objects(path)}
+            except UserError as error:
+                refuse(error)
         if not found:
             raise UserError(f"{folder} has no object in any annotation, so no class names: set data.classes")
         return tuple(sorted(found))
 
-    def read(self, split: str) -> DetectionSet:
+    def read(self, split: str, labelled: bool = True) -> DetectionSet:
         """All images of one split in its file's order, boxes cleaned by clean_boxes.
 
-        Raises UserError for a missing split file, annotation or image, an image listed twice, XML that does not parse
-        or lacks a field, and a class name that is not known."""
+        labelled: False for a split whose objects an evaluation server keeps: annotation files are not looked at, and
+        sizes come from the images. Raises UserError for a missing split file, annotation or image, an image listed
+        twice, XML that does not parse or lacks a field, and a class name that is not known."""
         dirt: Counter[str] = Counter()
         stems = self._stems(self.splits.get(split, split))
-        records = tuple(self._record(position, stem, dirt) for position, stem in enumerate(stems))
+        record = self._record if labelled else self._bare_record
+        readers = ((stem, partial(record, position, stem)) for position, stem in enumerate(stems))
+        records = tuple(read_each(readers, dirt))
         category_ids = tuple(range(1, len(self.classes) + 1))
-        return DetectionSet(self.name, split, self.classes, category_ids, records, dict(dirt))
+        return DetectionSet(self.name, split, self.classes, category_ids, records, dict(dirt), labelled)
 
     def _stems(self, file_split: str) -> list[str]:
         folder = self.root / "ImageSets" / "Main"
@@ -75,8 +84,8 @@ class VOCSource:
             for stem in self._lines(path):
                 if stem in seen:
                     where = path if seen[stem] == path else f"{seen[stem]} and {path}"
-                    raise UserError(f"{where}: image {stem!r} is listed twice: remove one of the two lines")
-                seen[stem] = path
+                    refuse(UserError(f"{where}: image {stem!r} is listed twice: remove one of the two lines"))
+                seen.setdefault(stem, path)
         return list(seen)
 
     def _lines(self, path: Path) -> Iterator[str]:
@@ -95,8 +104,7 @@ class VOCSource:
     def _annotation(self, stem: str) -> Path:
         return self.root / "Annotations" / f"{stem}.xml"
 
-    def _record(self, position: int, stem: str, dirt: Counter[str]) -> Record:
-        xml = self._annotation(stem)
+    def _image(self, stem: str) -> Path:
         candidates = (self.root / "JPEGImages" / f"{stem}{suffix}" for suffix in SUFFIXES)
         path = next((candidate for candidate in candidates if candidate.is_file()), None)
         if path is None:
@@ -104,6 +112,16 @@ class VOCSource:
                 f"{self.root / 'JPEGImages' / stem}.jpg (or .jpeg, .png) does not exist, but a split lists it: add the "
                 f"image, or take {stem!r} out of ImageSets/Main"
             )
+        return path
+
+    def _bare_record(self, position: int, stem: str, _: Counter[str]) -> Record:
+        path = self._image(stem)
+        height, width = image_size(path, 0, 0, Counter())  # a size that nobody wrote is no dirt here
+        none = np.zeros(0, bool)
+        return Record(position, path, height, width, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), none, none)
+
+    def _record(self, position: int, stem: str, dirt: Counter[str]) -> Record:
+        xml, path = self._annotation(stem), self._image(stem)
         if not xml.is_file():
             raise UserError(
                 f"{xml} does not exist, but a split lists it: add the annotation (without <object> if the image has "
