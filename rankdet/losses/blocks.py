@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 16  # elements
+BLOCK = 1 << 18  # elements: fewer would leave nothing to share among threads
 
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
