@@ -1,11 +1,11 @@
-"""Trains what a table still lacks, then prints it beside the paper's numbers and saves it."""
+"""Trains and tests what a table still lacks, then prints it beside the paper's numbers and saves it."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from rankdet.results.front import exit_code
-from rankdet.results.launch import run_all, shown
+from rankdet.results.launch import as_typed, retest_all, retest_jobs, run_all, shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
 from rankdet.results.plan import Plan, choose_data, make_plan
@@ -13,6 +13,7 @@ from rankdet.results.queue import failure_report
 from rankdet.results.records import run_records
 from rankdet.results.registry import load_registry
 from rankdet.results.render import markdown
+from rankdet.results.retests import has_retests, local, outstanding, planned_retests, with_retests
 from rankdet.results.tables import collect
 from rankdet.results.today import data_hash
 
@@ -54,16 +55,24 @@ def dry_run(plan: Plan, gpus: int) -> int:
     left = [run for run in runs if not run.finished]
     for run in left:
         print(shown(run, gpus))
-    print(f"{len(left)} of {len(runs)} trainings are left", file=sys.stderr)
+    retests = planned_retests(plan)
+    todo = outstanding(retests)
+    for job in retest_jobs(retests, todo, gpus):
+        print(as_typed(job.command))
+    tests = f", {sum(map(len, todo.values()))} tests of finished ones" if todo else ""
+    print(f"{len(left)} of {len(runs)} trainings are left{tests}", file=sys.stderr)
     return 0
 
 
 def reproduce(plan: Plan, jobs: int, gpus: int, root: Path) -> int:
-    """Runs what is missing, prints the table and saves it under runs/tables/."""
+    """Trains and tests what is missing, prints the table and saves it under runs/tables/."""
     runs = plan.runs()
     today = data_hash(runs[0]) if runs else None  # a folder, or the program that draws, may have changed since the runs
     failures = run_all(runs, jobs, gpus, root)
     table = collect(plan, run_records(runs), today)
+    if has_retests(plan.manifest):
+        failures += retest_all(planned_retests(plan), jobs, gpus, root)
+        table = with_retests(table, local)
     print(markdown(table))
     for path in save_table(table, root / "runs" / "tables" / plan.manifest.paper):
         print(f"saved {path.relative_to(root)}")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 HEAVY = {"faster_coco_eval", "hydra", "omegaconf", "albumentations", "cv2", "pycocotools"}
-COMMANDS = {"rankdet.train", "rankdet.evaluate", "rankdet.predict"}
+COMMANDS = {"rankdet.train", "rankdet.evaluate", "rankdet.predict", "rankdet.retest"}
 
 
 @pytest.fixture(scope="module")

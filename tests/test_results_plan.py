@@ -122,11 +122,16 @@ def test_a_folder_of_data(tmp_path):
     cfg = compose([*data.overrides])
     assert (cfg.data.root, cfg.data.name) == (str(root), root.name)
     assert quoted("/plain/path-1.0_b") == "/plain/path-1.0_b"
-    with pytest.raises(UserError, match="DATA=nowhere: no such folder; give shapes, or a folder"):
+    with pytest.raises(UserError, match=r"DATA=nowhere: no such folder; give one in .*, voc0712, voc07pp12$"):
         choose_data("nowhere")
     (tmp_path / "shapes").mkdir()
-    with pytest.raises(UserError, match="would bear the drawn set's name"):
+    with pytest.raises(UserError, match="would bear the name of data=shapes"):
         choose_data(str(tmp_path / "shapes"))
+
+
+@pytest.mark.parametrize("name", ["shapes", "voc07", "voc0712", "voc07pp12", "coco2017", "coco_trainval35k"])
+def test_a_set_that_has_a_config(name):
+    assert compose([*choose_data(name).overrides]).data.name == choose_data(name).name == name
 
 
 @pytest.mark.parametrize(

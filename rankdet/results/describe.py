@@ -1,9 +1,14 @@
 """The text under a table: what was run, on what, at what cost, and how far the numbers carry."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
+from rankdet.results.records import Record
 from rankdet.results.tables import Ordering, Table, orderings
+from rankdet.robustness.conditions import CONDITIONS
+
+Recorded = Record | Mapping[str, Any]
 
 PROTOCOLS = {
     "mini": "a quarter-width RetinaNet from scratch, minutes on a CPU",
@@ -20,7 +25,9 @@ def description(table: Table) -> list[str]:
         "names, and its numbers are as printed, on its own data."
     ]
     if records:
-        lines += [_protocol(table), _data(table), _seeds(table), _budget(table), _machine(table), _commits(table)]
+        lines += [_protocol(table), _data(table), _seeds(table), _budget(table), _machine(records), _commits(records)]
+    lines += _retests(table)
+    lines += plan.manifest.notes
     if plan.args:
         lines.append(f"Own overrides in every row whose loss has them: {' '.join(plan.args)}.")
     if plan.protocol in ("mini", "mini_long"):
@@ -69,19 +76,36 @@ def _budget(table: Table) -> str:
     )
 
 
-def _machine(table: Table) -> str:
-    hardware = _list((record["hardware"] for record in table.records), "; ")
-    threads = _list(record["threads"] for record in table.records)
-    torch = _list(record["torch"] for record in table.records)
+def _machine(records: Sequence[Recorded]) -> str:
+    hardware = _list((record["hardware"] for record in records), "; ")
+    threads = _list(record["threads"] for record in records)
+    torch = _list(record["torch"] for record in records)
     return f"Hardware: {hardware}; torch {torch}, threads per run: {threads}."
 
 
-def _commits(table: Table) -> str:
+def _commits(records: Sequence[Recorded]) -> str:
     commits = _list(
         f"{record['commit'] or 'unknown'}{' (with uncommitted changes)' if record['dirty'] else ''}"
-        for record in table.records
+        for record in records
     )
-    return f"Code: commit {commits}; runs of {_list(sorted({record['date'] for record in table.records}))}."
+    return f"Code: commit {commits}; runs of {_list(sorted({record['date'] for record in records}))}."
+
+
+def _retests(table: Table) -> list[str]:
+    """What the tests behind the columns are, and what they took."""
+    columns = table.plan.manifest.columns
+    lines = [f"{key}: {cell.metric}; {CONDITIONS[cell.condition]}." for key, cell in columns.items()]
+    tests = [content for record in table.records for content in record.content.get("retests", {}).values()]
+    if not tests:
+        return lines
+    versions, seeds = (_list(content[field] for content in tests) for field in ("suite_version", "suite_seed"))
+    minutes = sum(content["cpu_seconds"] for content in tests) / 60
+    lines.append(
+        f"Tests of the trained weights: {len(tests)}, {minutes:.0f} CPU minutes in all; version {versions} of the "
+        f"suite, its random choices from seed {seeds}, the same for all rows and seeds. {_machine(tests)} "
+        f"{_commits(tests)}"
+    )
+    return lines
 
 
 def _tuning(table: Table) -> list[str]:
@@ -127,19 +151,20 @@ def _settings(tuned: tuple[str, ...]) -> str:
 
 
 def _order(table: Table) -> list[str]:
-    found = orderings(table, "AP")
-    if not found:
+    metrics = dict.fromkeys(metric for printed in table.plan.manifest.tables for metric in printed.columns)
+    found = {metric: orderings(table, metric) for metric in (["AP"] if "AP" in metrics else metrics)}
+    lines = [_ordering_line(item, metric) for metric, items in found.items() for item in items]
+    if not lines:
         return []
-    lines = [_ordering_line(item) for item in found]
     if any(row.status in ("partial", "stale", "not run") for row in table.rows):
         lines.append("Some runs are missing or stale; the order above is that of the current ones.")
     return lines
 
 
-def _ordering_line(item: Ordering) -> str:
+def _ordering_line(item: Ordering, metric: str) -> str:
     """Counts and one correlation with its spread, for one printed table."""
     pairs = "1 pair" if item.num_pairs == 1 else f"{item.num_pairs} pairs"
-    text = f"Order by AP, {item.table}: our means put {item.as_printed} of {pairs} of rows in the paper's order. "
+    text = f"Order by {metric}, {item.table}: our means put {item.as_printed} of {pairs} of rows in the paper's order. "
     if item.separated:
         text += (
             f"In {item.separated} all runs of one row lie above all of the other, "

@@ -1,5 +1,6 @@
-"""The command line of a training, and all of a plan's trainings through the queue."""
+"""The command lines of trainings and of tests of their weights, and all of a plan's through the queue."""
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from rankdet.errors import UserError
 from rankdet.results.plan import Run
 from rankdet.results.queue import Failure, Job, Queue
+from rankdet.results.retests import FOLDER, Retest, Tests, outstanding
 
 
 def command(run: Run, gpus: int = 0) -> list[str]:
@@ -21,7 +23,12 @@ def command(run: Run, gpus: int = 0) -> list[str]:
 
 def shown(run: Run, gpus: int = 0) -> str:
     """The same, to be pasted into a shell."""
-    return shlex.join(["python", *command(run, gpus)[1:]])
+    return as_typed(command(run, gpus))
+
+
+def as_typed(line: Sequence[str]) -> str:
+    """A command line of this Python's, to be pasted into a shell."""
+    return shlex.join(["python", *line[1:]])
 
 
 def run_all(runs: Sequence[Run], workers: int, gpus: int, root: Path) -> list[Failure]:
@@ -32,3 +39,43 @@ def run_all(runs: Sequence[Run], workers: int, gpus: int, root: Path) -> list[Fa
         raise UserError(f"JOBS={workers}: at least one training at a time")
     jobs = [Job(f"{run.label} seed {run.seed}", tuple(command(run, gpus)), run.directory) for run in runs]
     return Queue(jobs, workers, root).run()
+
+
+def retest_command(run: Run, retests: Sequence[Retest], gpus: int = 0) -> list[str]:
+    """The command line that tests a finished run's weights again. retests: one or more, of equal overrides."""
+    root = [f"data.root={json.dumps(run.data_root)}"] if run.data_root else []  # read as YAML: any path survives
+    device = ["device=cuda"] if gpus else []
+    conditions = f"conditions={','.join(retest.condition for retest in retests)}"
+    return [
+        sys.executable,
+        "-m",
+        "rankdet.retest",
+        f"run={run.directory}",
+        conditions,
+        *device,
+        *root,
+        *retests[0].overrides,
+    ]
+
+
+def retest_jobs(retests: Tests, todo: Tests, gpus: int) -> list[Job]:
+    """One job for each run and settings of its tests that has some to do, which its command names."""
+    jobs = []
+    for run, missing in todo.items():
+        for overrides in dict.fromkeys(retest.overrides for retest in missing):
+            group = [retest for retest in retests[run] if retest.overrides == overrides]
+            line = retest_command(run, [retest for retest in group if retest in missing], gpus)
+            records = tuple(retest.path(run.directory) for retest in group)
+            jobs.append(Job(f"{run.label} seed {run.seed}", tuple(line), run.directory / FOLDER, records))
+    return jobs
+
+
+def retest_all(retests: Tests, workers: int, gpus: int, root: Path) -> list[Failure]:
+    """Tests the weights of finished runs as far as no current record is there; returns what failed.
+
+    Raises queue.Interrupted when a signal stops it."""
+    todo = outstanding(retests)
+    for run, missing in todo.items():
+        for retest in missing:
+            retest.path(run.directory).unlink(missing_ok=True)  # a stale one would pass for done
+    return Queue(retest_jobs(retests, todo, gpus), workers, root, work="tests to run").run()

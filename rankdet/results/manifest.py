@@ -1,17 +1,20 @@
-"""Manifests: which runs stand behind each row of a printed table (experiments/<paper>/<table>.yaml)."""
+"""Manifests: the runs, and tests of their weights, behind a printed table (experiments/<paper>/<table>.yaml)."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rankdet.errors import UserError
 from rankdet.results.reading import check_keys, read_yaml
 from rankdet.results.registry import PrintedRow, PrintedTable, Registry
+from rankdet.robustness.conditions import CONDITIONS
 
 KEYS = ("tables", "experiment", "seeds", "rows")
-OPTIONAL = ("mini_overrides", "mini_notes")
-ROW_KEYS = ("overrides", "mini", "paper", "reason", "same_run_as")
+OPTIONAL = ("mini_overrides", "mini_notes", "notes", "columns")
+RETEST_KEYS = ("tables", "trainings_of", "rows")  # of a manifest that trains nothing of its own
+RETEST_OPTIONAL = ("mini_notes", "notes", "columns")
+ROW_KEYS = ("overrides", "mini", "paper", "reason", "same_run_as", "same_weights_as", "test")
 # What the front-end decides; a row that set them too would silently win or lose.
 RESERVED = ("experiment", "protocol", "data", "data.root", "seed", "gpus")
 
@@ -26,6 +29,13 @@ class ManifestRow:
     paper: bool
     reason: str | None
     same_run_as: str | None  # key of the row that these runs belong to
+    same_weights_as: str | None = None  # likewise, where only the test is another
+    test: tuple[str, ...] = ()  # settings of another test than the training's own; needs no training of its own
+
+    @property
+    def trained_as(self) -> str:
+        """Key of the row whose trainings these are, maybe in another manifest."""
+        return self.same_run_as or self.same_weights_as or self.key
 
     @property
     def loss(self) -> str:
@@ -34,9 +44,18 @@ class ManifestRow:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """Where the numbers of a printed column come from: a test condition and which of its metrics."""
+
+    condition: str
+    metric: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long; mini_notes:
-    sentences about what that does to the rows, printed under the table."""
+    sentences about what that does to the rows, printed under the table, as notes are under every protocol. columns:
+    those that show something else than the training's own metric of their name."""
 
     path: Path
     paper: str
@@ -47,6 +66,8 @@ class Manifest:
     mini_overrides: tuple[str, ...]
     mini_notes: tuple[str, ...]
     rows: dict[str, ManifestRow]
+    notes: tuple[str, ...] = ()
+    columns: dict[str, Cell] = field(default_factory=dict)
 
     def printed(self) -> Iterable[tuple[PrintedTable, PrintedRow]]:
         """Every printed row, quoted ones included, in the paper's order."""
@@ -60,26 +81,63 @@ def load_manifest(path: Path, registry: Registry) -> Manifest:
     if not path.is_file():
         there = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
         raise UserError(f"{path}: no such manifest; there are: {there}")
-    raw = check_keys(read_yaml(path), str(path), KEYS, OPTIONAL)
+    raw = read_yaml(path)
+    if isinstance(raw, dict) and "trainings_of" in raw:
+        raw = check_keys(raw, str(path), RETEST_KEYS, RETEST_OPTIONAL)
+        trainings = load_manifest(path.with_name(f"{raw['trainings_of']}.yaml"), registry)
+        manifest = _content(raw, path, registry, trainings.rows)
+        shared = {name: getattr(trainings, name) for name in ("experiment", "seeds", "mini_overrides")}
+        return replace(manifest, **shared, mini_notes=(*trainings.mini_notes, *manifest.mini_notes))
+    return _content(check_keys(raw, str(path), KEYS, OPTIONAL), path, registry, None)
+
+
+def _content(
+    raw: Mapping[str, Any], path: Path, registry: Registry, trainings: dict[str, ManifestRow] | None
+) -> Manifest:
+    """trainings: the rows of another manifest whose weights these rows test."""
     tables = tuple(registry.table(str(table)) for table in _list(raw["tables"], f"{path}: tables"))
-    seeds = _list(raw["seeds"], f"{path}: seeds")
+    seeds = _list(raw.get("seeds", [0]), f"{path}: seeds")
     if not seeds or len(set(seeds)) != len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise UserError(f"{path}: seeds: expected different whole numbers, got {seeds}")
     if not isinstance(raw["rows"], dict):
         raise UserError(f"{path}: rows: expected a mapping from row keys to runs")
-    rows = {str(key): _row(str(key), value, path) for key, value in raw["rows"].items()}
-    rows = {key: _follow(row, rows, path) for key, row in rows.items()}
+    rows = {str(key): _row(str(key), value, path, trainings is not None) for key, value in raw["rows"].items()}
+    rows = {key: _follow(row, rows if trainings is None else trainings, path) for key, row in rows.items()}
     _check_against(tables, rows, path)
-    mini_overrides = _overrides(raw.get("mini_overrides", []), f"{path}: mini_overrides")
-    notes = tuple(str(note) for note in _list(raw.get("mini_notes", []), f"{path}: mini_notes"))
     return Manifest(
-        path, path.parent.name, path.stem, tables, str(raw["experiment"]), tuple(seeds), mini_overrides, notes, rows
+        path=path,
+        paper=path.parent.name,
+        name=path.stem,
+        tables=tables,
+        experiment=str(raw.get("experiment")),
+        seeds=tuple(seeds),
+        mini_overrides=_overrides(raw.get("mini_overrides", []), f"{path}: mini_overrides"),
+        mini_notes=tuple(str(note) for note in _list(raw.get("mini_notes", []), f"{path}: mini_notes")),
+        rows=rows,
+        notes=tuple(str(note) for note in _list(raw.get("notes", []), f"{path}: notes")),
+        columns=_columns(raw.get("columns", {}), tables, f"{path}: columns"),
     )
 
 
-def _row(key: str, raw: object, path: Path) -> ManifestRow:
+def _columns(raw: object, tables: tuple[PrintedTable, ...], where: str) -> dict[str, Cell]:
+    known = {column for table in tables for column in table.columns}
+    cells = {}
+    for key, value in check_keys(raw, where, (), known).items():
+        cell = check_keys(value, f"{where}.{key}", ("metric",), ("condition",))
+        condition = str(cell.get("condition", "original"))
+        if condition not in CONDITIONS:
+            raise UserError(f"{where}.{key}: there is no condition {condition!r}; there are {', '.join(CONDITIONS)}")
+        cells[key] = Cell(condition, str(cell["metric"]))
+    return cells
+
+
+def _row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestRow:
     where = f"{path}: rows.{key}"
     row = check_keys(raw, where, (), ROW_KEYS)
+    if retests_only or "same_weights_as" in row:
+        row = check_keys(raw, where, ("same_weights_as",), ("test",))
+        test = _overrides(row.get("test", []), f"{where}.test")
+        return ManifestRow(key, (), False, False, None, None, str(row["same_weights_as"]), test)
     if "same_run_as" in row:
         if len(row) > 1:
             raise UserError(f"{where}: same_run_as stands alone, the other row's settings hold; remove the other keys")
@@ -97,12 +155,13 @@ def _row(key: str, raw: object, path: Path) -> ManifestRow:
 
 
 def _follow(row: ManifestRow, rows: dict[str, ManifestRow], path: Path) -> ManifestRow:
-    if row.same_run_as is None:
+    if row.trained_as == row.key and row.same_weights_as is None:
         return row
-    other = rows.get(row.same_run_as)
-    if other is None or other.same_run_as is not None:
-        raise UserError(f"{path}: rows.{row.key}.same_run_as: {row.same_run_as!r} is no row with runs of its own")
-    return ManifestRow(row.key, other.overrides, other.mini, other.paper, other.reason, other.key)
+    other = rows.get(row.trained_as)
+    if other is None or other.same_run_as is not None or other.same_weights_as is not None:
+        link = "same_run_as" if row.same_run_as else "same_weights_as"
+        raise UserError(f"{path}: rows.{row.key}.{link}: {row.trained_as!r} is no row with runs of its own")
+    return replace(row, overrides=other.overrides, mini=other.mini, paper=other.paper, reason=other.reason)
 
 
 def _check_against(tables: tuple[PrintedTable, ...], rows: dict[str, ManifestRow], path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from rankdet.config import compose, config_hash, run_directory
+from rankdet.config import CONFIG_DIR, compose, config_hash, run_directory
 from rankdet.data.layout import detect_source
 from rankdet.errors import UserError
 from rankdet.results.manifest import Manifest, ManifestRow
@@ -44,6 +44,12 @@ class Run:
     def name(self) -> str:
         """<model>-<loss>-<hash>: the part of the directory that seeds share."""
         return self.directory.parent.name
+
+    @property
+    def data_root(self) -> str | None:
+        """The folder of the data, None where the overrides leave it to the config."""
+        found = [item for item in self.overrides if item.startswith("data.root=")]
+        return unquoted(found[0].removeprefix("data.root=")) if found else None
 
     @property
     def finished(self) -> bool:
@@ -89,15 +95,21 @@ class Plan:
 
 
 def choose_data(data: str) -> DataChoice:
-    """DATA=shapes, or a folder in VOC or COCO layout, as overrides. UserError for anything else."""
-    if data == "shapes":
-        return DataChoice("shapes", ("data=shapes",))
+    """DATA=shapes, voc0712 or another set of configs/data, or a folder in VOC or COCO layout, as overrides.
+
+    UserError for anything else.
+    """
+    sets = sorted({path.stem for path in (CONFIG_DIR / "data").glob("*.yaml")} - {"voc", "coco"})
+    if data in sets:
+        return DataChoice(data, (f"data={data}",))
     folder = Path(data).expanduser()
     if not folder.is_dir():
-        raise UserError(f"DATA={data}: no such folder; give shapes, or a folder in Pascal VOC or COCO layout")
+        raise UserError(
+            f"DATA={data}: no such folder; give one in Pascal VOC or COCO layout, or one of {', '.join(sets)}"
+        )
     folder = folder.resolve()
-    if folder.name == "shapes":
-        raise UserError(f"DATA={data}: runs and tables would bear the drawn set's name; rename the folder")
+    if folder.name in sets:
+        raise UserError(f"DATA={data}: runs and tables would bear the name of data={folder.name}; rename the folder")
     return DataChoice(folder.name, (f"data={detect_source(folder)}", f"data.root={quoted(str(folder))}"))
 
 
@@ -107,6 +119,11 @@ def quoted(text: str) -> str:
         return text
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def unquoted(text: str) -> str:
+    """The inverse of quoted."""
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith("'") else text
 
 
 def make_plan(manifest: Manifest, protocol: str, data: DataChoice, root: Path, args: tuple[str, ...] = ()) -> Plan:
@@ -126,12 +143,12 @@ def make_plan(manifest: Manifest, protocol: str, data: DataChoice, root: Path, a
         entry = manifest.rows.get(printed.key)
         why = _why_not(entry, protocol)
         if entry is not None and why is None:
-            first = entry.same_run_as or entry.key
+            first = entry.trained_as
             if first not in runs:
                 own = tuple(item for item in args if _concerns(entry, item))
                 concerned.update(own)
                 runs[first] = _runs(manifest, entry, protocol, data, tuning, own, root)
-        planned = runs[entry.same_run_as or entry.key] if entry is not None and why is None else ()
+        planned = runs[entry.trained_as] if entry is not None and why is None else ()
         rows.append(PlannedRow(table, printed, planned, why, entry.same_run_as if entry else None))
     for item in args:
         if runs and item not in concerned:
@@ -172,7 +189,7 @@ def _runs(
     overrides = merge_overrides(head, shared, found, row.overrides, args)
     by_hand = merge_overrides(shared, row.overrides, args)
     tuned = tuple(item for item in found if item.partition("=")[0] not in {own.partition("=")[0] for own in by_hand})
-    return make_runs(row.same_run_as or row.key, overrides, manifest.seeds, root, tuned)
+    return make_runs(row.trained_as, overrides, manifest.seeds, root, tuned)
 
 
 def make_runs(

@@ -1,5 +1,6 @@
 """A table as bars: ours with spread and single runs, the paper's beside them and never to be taken for ours."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rankdet.results.tables import Score, Table, TableRow
 OURS, STALE, PAPER, EDGE = "#7aa6d9", "#d5e2f2", "#f2f2f2", "#777777"
 DOT = {"ls": "", "marker": "o", "ms": 3.4, "mfc": "black", "mec": "white", "mew": 0.5}
 HEIGHT = 0.38  # of a bar; a row is 1 high
+PANELS = 4  # side by side
 GAP = 0.6  # between the paper's sub-tables
 
 
@@ -28,10 +30,13 @@ def plot_table(table: Table, path: Path) -> None:
     rows = [row for row in table.rows if row.planned.why is None]
     metrics = list(plan.manifest.tables[0].columns)
     places = _places(rows)
-    height = 2.0 + 0.52 * (places[-1] + 1 if rows else 1)
-    figure, axes = plt.subplots(1, len(metrics), figsize=(3.3 * len(metrics) + 2.2, height), sharey=True, squeeze=False)
-    for axis, metric in zip(axes[0], metrics, strict=True):
+    across, down = min(len(metrics), PANELS), math.ceil(len(metrics) / PANELS)
+    height = 2.0 + 0.52 * (places[-1] + 1 if rows else 1) + (down - 1) * (1.2 + 0.52 * len(places))
+    figure, axes = plt.subplots(down, across, figsize=(3.3 * across + 2.2, height), sharey=True, squeeze=False)
+    for axis, metric in zip(axes.flat, metrics, strict=False):
         _panel(axis, rows, places, metric)
+    for axis in axes.flat[len(metrics) :]:
+        axis.set_axis_off()
     axes[0][0].set_yticks(places, _labels(rows))
     axes[0][0].invert_yaxis()
     name = f"{plan.manifest.paper} {plan.manifest.name.replace('-', ' ')}"
@@ -72,7 +77,9 @@ def _panel(axis: Axes, rows: Sequence[TableRow], places: Sequence[float], metric
             _number(axis, as_printed(printed), printed, y, EDGE)
             ends.append(printed)
     axis.set_xlim(0, max(ends) * 1.28)  # room for the numbers behind the bars
-    axis.set_xlabel(f"{metric} (%)")
+    units = rows[0].planned.table.units if rows else {}
+    unit = units.get(metric, "percent").replace("percent", "%")
+    axis.set_xlabel(f"{metric} ({unit})" if unit == "%" else f"{metric} (the paper's unit: {unit})")
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right"]].set_visible(False)
 

@@ -1,7 +1,7 @@
 """Publishing: small records of finished runs under experiments/records/, and the tables that follow from them alone."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,18 @@ from rankdet.files import write_text
 from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
 from rankdet.results.plan import DataChoice, Plan, Run, make_plan
-from rankdet.results.reading import check_keys, read_yaml
+from rankdet.results.reading import check_keys, read_json, read_yaml
 from rankdet.results.records import Record, published_records, read_record, superseded
 from rankdet.results.registry import load_registry
+from rankdet.results.retests import (
+    FOLDER,
+    Retest,
+    has_retests,
+    planned_retests,
+    published,
+    read_retest,
+    with_retests,
+)  # fmt: skip
 from rankdet.results.tables import Table, collect
 
 
@@ -40,6 +49,7 @@ def publish(root: Path) -> list[Path]:
         plan = _plan(entry, root)
         folder = root / "experiments" / "records" / entry.data.name / entry.protocol
         copy_records(plan.runs(), folder)
+        copy_retests(planned_retests(plan), folder)
         paths += save_table(_table(plan, folder), root / "experiments" / entry.paper)
     return paths
 
@@ -74,6 +84,22 @@ def copy_records(runs: Iterable[Run], folder: Path) -> None:
             record.path.unlink()
 
 
+def copy_retests(retests: Mapping[Run, Sequence[Retest]], folder: Path) -> None:
+    """Adds the tests found in runs' directories to retests/<run name>-seed<k>.json, test name -> record.
+
+    Removes the files of trainings whose record is no longer there."""
+    for run, wanted in retests.items():
+        found = {retest.name: read_retest(retest.path(run.directory)) for retest in wanted if run.finished}
+        found = {name: content for name, content in found.items() if content is not None}
+        path = folder / FOLDER / f"{run.name}-seed{run.seed}.json"
+        if found:
+            before = read_json(path) if path.is_file() else {}
+            write_text(path, canonical_json(before | found))
+    for path in (folder / FOLDER).glob("*.json"):
+        if not (folder / path.name).is_file():
+            path.unlink()
+
+
 def canonical_json(content: dict[str, object]) -> str:
     """Sorted and indented: equal content is equal bytes, and a change shows as the lines it changed."""
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
@@ -87,4 +113,5 @@ def _plan(entry: Published, root: Path) -> Plan:
 
 def _table(plan: Plan, folder: Path) -> Table:
     records: list[Record] = published_records(folder)
-    return collect(plan, records)
+    table = collect(plan, records)
+    return with_retests(table, published) if has_retests(plan.manifest) else table

@@ -1,4 +1,4 @@
-"""A queue of trainings on one machine: so many child processes at a time, one thread each."""
+"""A queue of trainings, or tests of them, on one machine: so many child processes at a time, one thread each."""
 
 import os
 import signal
@@ -13,8 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TextIO
 
-from tqdm import tqdm
-
+from rankdet.results.progress import Progress
 from rankdet.training.codes import BUSY
 from rankdet.training.lock import is_taken
 
@@ -23,21 +22,26 @@ TAIL_LINES = 8
 
 @dataclass(frozen=True)
 class Job:
-    """A command that ends by writing directory/record.json. Its output goes to directory/log.txt."""
+    """A command that writes records, directory/record.json where none are named. It prints to directory/log.txt."""
 
     name: str
     command: tuple[str, ...]
     directory: Path
+    records: tuple[Path, ...] = ()
+
+    def missing(self) -> list[Path]:
+        """The records that are not there yet."""
+        return [path for path in self.records or (self.directory / "record.json",) if not path.is_file()]
 
     @property
     def finished(self) -> bool:
-        """Whether the record is there."""
-        return (self.directory / "record.json").is_file()
+        """Whether all records are there."""
+        return not self.missing()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that ended without its record. code: exit code, negative for a signal. tail: the log's last lines."""
+    """A job that ended without its records. code: exit code, negative for a signal. tail: the log's last lines."""
 
     job: Job
     code: int
@@ -59,6 +63,7 @@ class _Child:
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     log_start: int
+    missing: list[Path]  # when last looked at
 
 
 class Queue:
@@ -78,15 +83,18 @@ class Queue:
         poll: float = 0.2,
         retry: float = 10.0,
         grace: float = 30.0,
+        work: str = "runs to train",
     ) -> None:
-        """Starts nothing yet. workers >= 1."""
+        """Starts nothing yet. workers >= 1. work: what the records that the jobs write are called."""
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self.jobs = list(jobs)
         self.workers, self.cwd = workers, cwd
         self.poll, self.retry, self.grace = poll, retry, grace
         self.waiting = deque(job for job in self.jobs if not job.finished)
-        self.progress = _Progress(len(self.jobs), len(self.waiting), workers, stream or sys.stderr)
+        total = sum(len(job.records) or 1 for job in self.jobs)
+        left = sum(len(job.missing()) for job in self.waiting)
+        self.progress = Progress(total, left, workers, stream or sys.stderr, work)
         self.elsewhere: deque[tuple[float, Job]] = deque()  # (not to be tried before, job)
         self.children: list[_Child] = []
         self.failures: list[Failure] = []
@@ -114,7 +122,7 @@ class Queue:
         while self.waiting and len(self.children) < self.workers:
             job = self.waiting.popleft()
             if job.finished:  # by another process, while it waited
-                self.progress.ended(f"{job.name}: finished elsewhere")
+                self.progress.ended(f"{job.name}: finished elsewhere", len(job.records) or 1)
                 continue
             job.directory.mkdir(parents=True, exist_ok=True)
             log = (job.directory / "log.txt").open("ab")
@@ -128,23 +136,31 @@ class Queue:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that a signal reaches all of torchrun's processes, and Ctrl-C us alone
             )
-            self.children.append(_Child(job, process, log, log.tell()))
+            self.children.append(_Child(job, process, log, log.tell(), job.missing()))
 
     def _reap(self) -> None:
         for child in list(self.children):
             code = child.process.poll()
+            self._note_records(child)
             if code is None:
                 continue
             self.children.remove(child)
             child.log.close()
             if child.job.finished:
-                self.progress.ended(f"{child.job.name}: done")
-            elif code == BUSY or is_taken(child.job.directory):  # torchrun makes every exit code 1
+                continue
+            if code == BUSY or is_taken(child.job.directory):  # torchrun makes every exit code 1
                 self.elsewhere.append((time.monotonic() + self.retry, child.job))
                 self.progress.note(f"{child.job.name}: another process is training it; waiting for it")
             else:
                 self.failures.append(Failure(child.job, code, _tail(child)))
-                self.progress.ended(f"{child.job.name}: FAILED (exit code {code})")
+                self.progress.ended(f"{child.job.name}: FAILED (exit code {code})", len(child.missing))
+
+    def _note_records(self, child: _Child) -> None:
+        before, child.missing = child.missing, child.job.missing()
+        for path in before:
+            if path not in child.missing:
+                what = f", {path.stem}" if child.job.records else ""
+                self.progress.ended(f"{child.job.name}{what}: done")
 
     def _stop(self) -> None:
         """Ends what still runs: SIGTERM, then SIGKILL. A training goes on from its last checkpoint next time."""
@@ -175,44 +191,6 @@ class Queue:
                 signal.signal(signum, handler)
 
 
-class _Progress:
-    """A bar in a terminal, a line per event elsewhere; both with the time left, from the pace so far."""
-
-    def __init__(self, total: int, left: int, workers: int, stream: TextIO) -> None:
-        self.total, self.done, self.workers, self.stream = left, 0, workers, stream
-        self.start = time.monotonic()
-        if left:
-            self._line(f"{left} of {total} runs to train, {workers} at a time")
-        show_bar = left > 0 and stream.isatty()
-        self.bar = tqdm(total=left, unit="run", file=stream, dynamic_ncols=True, smoothing=0) if show_bar else None
-
-    def tick(self, running: list[str]) -> None:
-        if self.bar is not None:
-            self.bar.set_postfix_str(", ".join(running), refresh=False)
-            self.bar.refresh()
-
-    def note(self, text: str) -> None:
-        self._line(text)
-
-    def ended(self, text: str) -> None:
-        self.done += 1
-        pace = (time.monotonic() - self.start) / self.done
-        left = self.total - self.done
-        self._line(f"[{self.done}/{self.total}] {text}" + (f", about {_duration(pace * left)} left" if left else ""))
-        if self.bar is not None:
-            self.bar.update()
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def _line(self, text: str) -> None:
-        if getattr(self, "bar", None) is not None:
-            tqdm.write(text, file=self.stream)
-        else:
-            print(text, file=self.stream, flush=True)
-
-
 def failure_report(failures: Sequence[Failure]) -> str:
     """What failed, with the last lines of each log and where the rest of it is."""
     lines = [f"{len(failures)} run{'s' if len(failures) > 1 else ''} failed:"]
@@ -232,9 +210,3 @@ def _tail(child: _Child) -> tuple[str, ...]:
 def _kill(child: _Child, signum: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(child.process.pid, signum)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,7 +1,7 @@
 """The papers' printed numbers: experiments/registry.yaml, looked up as `ap-loss/table-2#focal-retinanet-voc07`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,18 @@ class PrintedRow:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """One printed table; rows in the paper's order. columns: key -> label."""
+    """One printed table; rows in the paper's order. columns: key -> label. units: key -> unit, percent if not there."""
 
     id: str
     title: str
     kind: str
     columns: dict[str, str]
     rows: dict[str, PrintedRow]
+    units: dict[str, str] = field(default_factory=dict)
+
+    def in_percent(self, column: str) -> bool:
+        """Whether the column's numbers are percentages."""
+        return self.units.get(column, "percent") == "percent"
 
     def own_rows(self) -> list[PrintedRow]:
         """The rows that the authors produced themselves: those to reproduce."""
@@ -105,7 +110,8 @@ def _table(entry: Mapping[str, Any], where: str) -> PrintedTable:
         if datasets and row.dataset not in datasets:
             raise UserError(f"{where}#{row.key}: data set {row.dataset!r} is not among the table's {sorted(datasets)}")
         rows[row.key] = row
-    return PrintedTable(entry["id"], entry["title"], entry["kind"], columns, rows)
+    units = {column["key"]: column["unit"] for column in entry["columns"]}
+    return PrintedTable(entry["id"], entry["title"], entry["kind"], columns, rows, units)
 
 
 def _row(raw: Mapping[str, Any], where: str, columns: list[str], table_id: str) -> PrintedRow:

@@ -2,12 +2,16 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
 from rankdet.results.describe import description
+from rankdet.results.retests import has_retests
 from rankdet.results.tables import Score, Table, TableRow
+
+WIDE = 4  # columns that ours and the paper's numbers fit side by side in; of more, each gets a line
 
 
 def markdown(table: Table) -> str:
@@ -18,9 +22,13 @@ def markdown(table: Table) -> str:
     for printed in plan.manifest.tables:
         rows = [row for row in table.rows if row.planned.table is printed]
         metrics = list(printed.columns)
-        headers = ["row", *(f"{metric} {whose}" for metric in metrics for whose in ("ours", "paper")), "n", "note"]
-        body = [_cells(row, metrics) for row in rows]
-        align = ["left", *["right"] * (2 * len(metrics) + 1), "left"]
+        if len(metrics) <= WIDE:
+            headers = ["row", *(f"{metric} {whose}" for metric in metrics for whose in ("ours", "paper")), "n", "note"]
+            body = [_cells(row, metrics) for row in rows]
+        else:
+            headers = ["row", *metrics, "n", "note"]
+            body = [line for row in rows for line in _two_lines(row, metrics)]
+        align = ["left", *["right"] * (len(headers) - 2), "left"]
         parts.append(f"**{printed.id}** {printed.title}")
         parts.append(tabulate(body, headers, tablefmt="github", disable_numparse=True, colalign=align))
     parts.append("\n".join(f"- {line}" for line in description(table)))
@@ -63,6 +71,10 @@ def note(row: TableRow) -> str:
         notes.append(f"† stale: {'; '.join(reasons)}")
     elif reasons:
         notes.append(f"stale and left out: {'; '.join(reasons)}")
+    untested = Counter(column for record in row.shown for column in record.content.get("untested", ()))
+    if untested:
+        left = [f"{column} ({len(row.shown) - count} of {len(row.shown)} seeds)" for column, count in untested.items()]
+        notes.append(f"not tested: {', '.join(left)}")
     short = [record for record in row.shown if record["steps"] < record["planned_steps"]]
     notes += [f"stopped at step {record['steps']} of {record['planned_steps']}" for record in short]
     if planned.same_run_as:
@@ -77,6 +89,12 @@ def _cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
         score, printed = row.score(metric), row.planned.printed.values[metric]
         cells += [shown(score) + mark if score else "-", "-" if printed is None else as_printed(printed)]
     return [*cells, str(len(row.shown)) if row.shown else "-", note(row)]
+
+
+def _two_lines(row: TableRow, metrics: Sequence[str]) -> list[list[str]]:
+    """The same cells, ours above the paper's."""
+    label, *numbers, seeds, text = _cells(row, metrics)
+    return [[f"{label}, ours", *numbers[::2], seeds, text], [f"{label}, paper", *numbers[1::2], "", ""]]
 
 
 def _csv_line(table: Table, row: TableRow, metrics: Sequence[str]) -> dict[str, object]:
@@ -100,6 +118,12 @@ def _csv_line(table: Table, row: TableRow, metrics: Sequence[str]) -> dict[str, 
         line[f"{metric}_seeds"] = _join(score.values) if score else ""
         printed = planned.printed.values.get(metric)
         line[f"{metric}_printed"] = "" if printed is None else printed
+    if has_retests(table.plan.manifest):
+        tests = [content for record in records for content in record.content.get("retests", {}).values()]
+        for field in ("suite_version", "suite_seed"):
+            line[field] = _join(dict.fromkeys(content[field] for content in tests))
+        line["test_commit"] = _join(dict.fromkeys(content["commit"] for content in tests))
+        line["test_cpu_seconds"] = round(sum(content["cpu_seconds"] for content in tests), 1)
     return line | {
         "steps": _join(record["steps"] for record in records),
         "planned_steps": _join(record["planned_steps"] for record in records),

@@ -11,7 +11,7 @@ from rankdet.results.records import Match, Record, flag_other_data, match
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of one row in percent, over its seeds. sd: the sample standard deviation, None for a single seed."""
+    """One metric of one row over its seeds, in the column's unit. sd: sample standard deviation, None for one seed."""
 
     values: tuple[float, ...]
     mean: float
@@ -51,7 +51,8 @@ class TableRow:
         fractions = [record["metrics"].get(metric) for record in self.shown]
         if not fractions or any(fraction is None for fraction in fractions):
             return None
-        values = tuple(100 * fraction for fraction in fractions)
+        scale = 100 if self.planned.table.in_percent(metric) else 1
+        values = tuple(scale * fraction for fraction in fractions)
         return Score(values, fmean(values), stdev(values) if len(values) > 1 else None)
 
 

@@ -1,0 +1,25 @@
+"""The test conditions of AP-loss's Table 3 by name: what each does, as tables say it. Imports nothing, for planning."""
+
+# Raise it when a change gives other images or other numbers: results of an older suite are then done again.
+SUITE_VERSION = 1
+SEED = 0  # of every random choice, the same for all models
+
+ORIGINAL = "original"
+DEEPFOOL = "deepfool"
+ADVERSARIAL = "adversarial_patch"
+CONDITIONS = {
+    ORIGINAL: "the images as they are",
+    "black_patch": "half of each object's width and height, at its centre, is black",
+    "random_patch": "the same window shows content from a random place outside the object's box",
+    "flip_patch": "the same window's own content is flipped left/right, top/bottom or both, at random",
+    ADVERSARIAL: (
+        "the same window shows one texture, the same for all objects and images, trained on the training split against "
+        "each model itself to lower the scores of objects' classes (after Adversarial patch, 2017)"
+    ),
+    "gaussian_noise": "noise of mean 0 and variance 0.01 on each value of the network's input, scaled to 0..1",
+    DEEPFOOL: (
+        "the smallest perturbation found (DeepFool, CVPR 2016) that removes an image's best detection or turns its "
+        "class, as L2 norm over the network's input in grey levels (0..255): the mean over the images (at most 100) "
+        "with a detection at the score threshold of the model's best F1; higher is more robust"
+    ),
+}
