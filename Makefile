@@ -8,19 +8,23 @@ JOBS     ?= 2
 GPUS     ?= 0
 ARGS     ?=
 PAPER    ?= ap-loss
+RUN      ?=
+RESULTS  ?=
+SERVER   ?=
+NAME     ?=
 PORT     ?= 6006
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
-RUN   := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
+PY    := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-theory profile-loss tune publish tensorboard test test-full test-full-rest stress lint format clean
+.PHONY: help setup reproduce-theory data-voc data-coco check-data profile-loading submission profile-loss sweep tune report publish tensorboard test test-full test-full-rest stress lint format clean
 
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /\1\t/; s/%/N/' | awk -F'\t' '{printf "  %-20s %s\n", $$1, $$2}'
-	@echo "variables: PROTOCOL=mini|mini_long  DATA=shapes|path/to/a/VOC-or-COCO/folder  JOBS=2 (trainings at once)"
+	@echo "variables: PROTOCOL=mini|mini_long  DATA=shapes|voc0712|...|path/to/a/VOC-or-COCO/folder  JOBS=2 (trainings at once)"
 	@echo "           GPUS=0 (GPUs per training)  ARGS=\"loss.delta=0.5 ...\"  VENV=.venv  PYTHON=python3"
 
 setup: $(STAMP) ## make the virtual environment and install what requirements.txt pins
@@ -34,20 +38,41 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-reproduce-table-%: $(STAMP) ## train what is missing for table N of PAPER, then print and save the table
-	@$(RUN) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+reproduce-table-%: $(STAMP) ## train and test what is missing for table N of PAPER, then print and save the table
+	@$(PY) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
 
 reproduce-theory: $(STAMP) ## check the papers' formulas and theorems: "holds", or where not (ARGS="AP-P2 ...": only those)
-	@$(RUN) scripts/theory.py $(ARGS)
+	@$(PY) scripts/theory.py $(ARGS)
 
 profile-loss: $(STAMP) ## time and memory of every loss beside focal loss (ARGS="--device cuda ...")
-	@$(RUN) scripts/profile_loss.py $(ARGS)
+	@$(PY) scripts/profile_loss.py $(ARGS)
+
+data-voc: $(STAMP) ## download Pascal VOC 2007 and 2012 to data/VOC (ARGS="--from DIR": no download; ARGS=--help: more)
+	@$(PY) scripts/prepare_voc.py $(ARGS)
+
+data-coco: $(STAMP) ## download COCO 2017 to data/coco (ARGS="--from DIR": no download; ARGS=--help: more)
+	@$(PY) scripts/prepare_coco.py $(ARGS)
+
+check-data: $(STAMP) ## read all of DATA, decode every image, list what is wrong, draw samples and histograms
+	@$(PY) scripts/check_data.py --data "$(DATA)" $(ARGS)
+
+profile-loading: $(STAMP) ## images a second and core, decoded and augmented, beside torchvision (DATA=photographs)
+	@$(PY) scripts/profile_loading.py --data "$(DATA)" $(ARGS)
+
+submission: $(STAMP) ## the archive for SERVER=voc|coco from RUN or RESULTS, named NAME (ARGS="data=voc07pp12 ...")
+	@$(PY) scripts/submission.py --server "$(SERVER)" --name "$(NAME)" --run "$(RUN)" --results "$(RESULTS)" $(ARGS)
+
+sweep: $(STAMP) ## test the finished run RUN under several settings (ARGS="evaluation.score_threshold=0.0,0.01,0.05")
+	@$(PY) scripts/sweep.py "run=$(RUN)" $(ARGS)
 
 tune: $(STAMP) ## search lr and box weight per loss on the validation split, by the recorded grid
-	@$(RUN) scripts/tune.py --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(PY) scripts/tune.py --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
+report: $(STAMP) ## one HTML page about the finished run RUN (ARGS="split=val data.root=..."): errors, scores, images
+	@$(PY) scripts/report.py "run=$(RUN)" $(ARGS)
 
 publish: $(STAMP) ## copy finished runs' records to experiments/ and regenerate the committed tables
-	@$(RUN) scripts/publish.py
+	@$(PY) scripts/publish.py
 
 tensorboard: $(STAMP) ## watch all runs at http://localhost:PORT
 	$(BIN)/tensorboard --logdir runs --port $(PORT)

@@ -11,9 +11,10 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from rankdet.config import one_line
-from rankdet.data.augment import Augment
 from rankdet.data.dataset import DetectionDataset
 from rankdet.data.records import DetectionSet, Source, Target
+from rankdet.data.view_dataset import ViewDataset
+from rankdet.data.views import Stretch, Views
 from rankdet.errors import UserError
 from rankdet.evaluation.postprocess import PostProcess
 from rankdet.losses.criterion import Criterion
@@ -86,8 +87,13 @@ def build_optimizer(cfg: DictConfig, parameters: list[Parameter], lr: float) -> 
         raise UserError(f"config: optimizer: {one_line(error)}") from error
 
 
-def build_dataset(cfg: DictConfig, detection_set: DetectionSet, training: bool) -> DetectionDataset:
-    """A split's images as the network sees them: augmented for training; otherwise only resized, and not cached."""
-    augment = make(cfg.augment) if training else Augment(list(cfg.data.image_size))
-    cache = cfg.data.cache if training else "none"
-    return DetectionDataset(detection_set, augment, cfg.seed, cache, cfg.train_difficult)
+def build_views(cfg: DictConfig) -> Views:
+    """How test images are shown to the network: as cfg.test_input says, which where empty or missing is a stretch."""
+    return make(cfg.test_input) if cfg.get("test_input") else Stretch(list(cfg.data.image_size))
+
+
+def build_dataset(cfg: DictConfig, detection_set: DetectionSet, training: bool) -> DetectionDataset | ViewDataset:
+    """A split's images as the network sees them: augmented for training; otherwise in their views, and not cached."""
+    if not training:
+        return ViewDataset(detection_set, build_views(cfg), cfg.train_difficult)
+    return DetectionDataset(detection_set, make(cfg.augment), cfg.seed, cfg.data.cache, cfg.train_difficult)

@@ -1,5 +1,6 @@
 """Configs: composed by Hydra, checked for unknown keys, hashed into the directory of their run."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -31,7 +32,9 @@ NOT_IDENTITY = (
     "splits.monitor",
 )
 # Keys younger than published records, each at the value that computes what was computed before there was the key.
-NEUTRAL = {"loss.ranking_scope": "gpu", "sampler": {}}
+NEUTRAL = {"loss.ranking_scope": "gpu", "sampler": {}, "test_input": {}}
+# Groups that say how a run is tested: of a finished one another file of theirs may be chosen.
+TEST_GROUPS = ("test_input", "evaluation")
 # Settings counted in whole numbers, and the least that makes sense.
 COUNTS = {
     "seed": 0,
@@ -172,13 +175,37 @@ def load(path: Path) -> DictConfig:
 
 
 def merge_dotlist(cfg: DictConfig, overrides: list[str]) -> DictConfig:
-    """cfg with key=value settings on top; UserError for a key that cfg lacks."""
+    """cfg with key=value settings on top; test_input=NAME and evaluation=NAME take that file of configs/ instead.
+
+    UserError for a key that cfg lacks or a file that is not there.
+    """
+    settings = [item.partition("=") for item in overrides]
+    chosen = {key: value for key, _, value in settings if key in TEST_GROUPS}
+    others = [item for item in overrides if item.partition("=")[0] not in TEST_GROUPS]
+    cfg = copy.deepcopy(cfg)
+    with open_dict(cfg):
+        for group, option in chosen.items():
+            cfg[group] = option_of(group, option)
+    idle = [item for item in others if item.startswith("test_input.") and not cfg.get("test_input")]
+    if idle:
+        raise UserError(f"config: {idle[0]}: the run's test stretches its images; give test_input=keep_aspect, too")
     try:
-        merged = OmegaConf.merge(cfg, OmegaConf.from_dotlist(overrides))
+        merged = OmegaConf.merge(cfg, OmegaConf.from_dotlist(others))
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"config: {one_line(error)}") from error
     assert not isinstance(merged, ListConfig)
     return merged
+
+
+@lru_cache(maxsize=64)
+def option_of(group: str, option: str) -> dict[str, Any]:
+    """configs/<group>/<option>.yaml with what it builds on, unresolved; do not write into it. UserError for no such."""
+    try:
+        with config_loader():
+            composed = hydra_compose("train", overrides=["~protocol", "~experiment", f"{group}={option}"])
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last for no file's name
+        raise UserError(f"config: {one_line(error)}") from error
+    return OmegaConf.to_container(composed[group], resolve=False)
 
 
 def one_line(error: BaseException) -> str:

@@ -5,16 +5,15 @@ from collections import Counter
 from pathlib import Path
 
 import cv2
-import torch
 from tqdm import tqdm
 
+from rankdet.build import build_views
 from rankdet.cli import command, settings
-from rankdet.data.augment import Augment
 from rankdet.data.image import read_image
-from rankdet.data.records import Batch, Target
+from rankdet.data.view_dataset import image_batches
 from rankdet.errors import UserError
 from rankdet.evaluation.draw import draw_detections
-from rankdet.evaluation.inference import detect
+from rankdet.evaluation.inference import detect_image
 from rankdet.trained import load_trained
 from rankdet.training.distributed import choose_device
 
@@ -31,17 +30,12 @@ def main() -> None:
     output = Path(given["output"] or Path(given["run"]) / "predictions")
     threshold = number(given["threshold"])
     paths = images_in(Path(given["input"]))
-    resize = Augment(list(trained.cfg.data.image_size))
+    views = build_views(trained.cfg)
     stems = Counter(path.stem for path in paths)
     output.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, unit="image", disable=not sys.stderr.isatty()):
         image = read_image(path)
-        height, width = image.shape[:2]
-        small = resize.prepare(image)
-        empty = torch.zeros(0)
-        target = Target(empty.view(0, 4), empty.long(), empty.bool(), 0, (height, width))
-        batch = Batch(torch.tensor(small).permute(2, 0, 1)[None].contiguous(), [target])
-        found = detect(trained.detector, batch, device)[0]
+        found = detect_image(trained.detector, image_batches(image, views), device)
         shown = found.scores > threshold
         boxes, labels, scores = (values[shown].cpu().numpy() for values in (found.boxes, found.labels, found.scores))
         picture = draw_detections(image, boxes, labels, scores, trained.classes)

@@ -14,6 +14,8 @@ from rankdet.data.loader import TrainBatches, evaluation_loader, train_loader
 from rankdet.data.min_iou_crop import MinIoUCrop
 from rankdet.data.records import Batch, DetectionSet
 from rankdet.data.transforms import transform
+from rankdet.data.view_dataset import ViewDataset
+from rankdet.data.views import KeepAspect, Stretch
 from rankdet.errors import UserError
 
 
@@ -137,10 +139,13 @@ def test_indivisible_batches_are_refused():
 
 
 def test_evaluation_sees_every_image_once(tmp_path):
-    """Awkward numbers of images, ranks and batch sizes; rank r gets r, r + world_size, ...; some ranks get nothing."""
+    """Awkward numbers of images, ranks and batch sizes; rank r gets r, r + world_size, ...; some ranks get nothing.
+
+    Every fourth image stands upright, which a stretch does not mind, so its order is the data set's.
+    """
     cases = 0
     for num_images in (0, 1, 2, 5, 8, 9):
-        dataset = DetectionDataset(drawn_set(tmp_path, num_images), Augment((8, 8)))
+        dataset = ViewDataset(drawn_set(tmp_path, num_images), Stretch((8, 8)))
         for world_size in (1, 2, 3, 4):
             for batch_size in (1, 3, 4):
                 seen = []
@@ -154,9 +159,32 @@ def test_evaluation_sees_every_image_once(tmp_path):
     assert cases == 72
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_groups_images_of_one_input_size(tmp_path, world_size):
+    """Two scales and their mirror images: every view once, the views of up to three images in four batches on end.
+
+    Lying pictures of 40 x 60 and standing ones of 50 x 30 never share a batch.
+    """
+    dataset = ViewDataset(drawn_set(tmp_path, 11), KeepAspect(32, 1.66, [1.0, 2.0], True, 32, [0, 0, 0]))
+    seen = []
+    for rank in range(world_size):
+        batches = list(evaluation_loader(dataset, 3, rank, world_size))
+        assert len(batches) % 4 == 0
+        for first in range(0, len(batches), 4):
+            group = batches[first : first + 4]
+            ids = [[target.image_id for target in batch.targets] for batch in group]
+            assert ids == ids[:1] * 4
+            assert [batch.targets[0].mirrored for batch in group] == [False, True, False, True]
+            lying = all((image_id - 100) % 4 < 3 for image_id in ids[0])
+            sizes = [(32, 64), (32, 64), (64, 96), (64, 96)] if lying else [(64, 32), (64, 32), (128, 64), (128, 64)]
+            assert [tuple(batch.images.shape[2:]) for batch in group] == sizes
+            seen += ids[0]
+    assert sorted(seen) == list(range(100, 111))
+
+
 def test_evaluation_with_workers_twice(tmp_path):
     """Persistent workers serve a second pass alike."""
-    loader = evaluation_loader(DetectionDataset(drawn_set(tmp_path, 5), Augment((8, 8))), 2, num_workers=2)
+    loader = evaluation_loader(ViewDataset(drawn_set(tmp_path, 5), Stretch((8, 8))), 2, num_workers=2)
     passes = [[content(batch) for batch in loader] for _ in range(2)]
     assert passes[0] == passes[1]
     assert [len(batch) - 1 for batch in passes[0]] == [2, 2, 1]
@@ -167,7 +195,7 @@ def test_loading_leaves_global_random_states_alone(dataset):
     torch.manual_seed(0)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
     list(train_loader(dataset, 4, total_steps=2))
-    list(evaluation_loader(dataset, 4))
+    list(evaluation_loader(ViewDataset(dataset.detection_set, Stretch((24, 32))), 4))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
 
@@ -182,7 +210,7 @@ def test_training_sets_with_nothing_to_learn_are_refused(tmp_path):
 
 
 def test_a_broken_file_is_one_line_from_workers_too(tmp_path):
-    dataset = DetectionDataset(drawn_set(tmp_path, 4), Augment((8, 8)))
+    dataset = ViewDataset(drawn_set(tmp_path, 4), Stretch((8, 8)))
     (tmp_path / "2.png").unlink()
     messages = []
     for num_workers in (0, 1):

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
+from rankdet.data.records import Target
 from rankdet.errors import UserError
-from rankdet.evaluation.postprocess import Detections, PostProcess
+from rankdet.evaluation.postprocess import Candidates, Detections, PostProcess, laxest, pool
 from rankdet.matching.boxes import BoxCoder
 from rankdet.models.output import DetectorOutput
 
@@ -31,10 +32,19 @@ def output_of(boxes, num_images=1, level_sizes=None):
     )
 
 
-def run(postprocess, boxes, scores, input_size=(100, 100), image_sizes=((100, 100),), level_sizes=None, **keywords):
+def targets_of(image_sizes, ids=None, shown=None, mirrored=False):
+    """Targets without objects for image files of these sizes."""
+    none = torch.zeros(0)
+    return [
+        Target(none.view(0, 4), none.long(), none.bool(), ids[i] if ids else i, size, shown and shown[i], mirrored)
+        for i, size in enumerate(image_sizes)
+    ]
+
+
+def run(postprocess, boxes, scores, input_size=(100, 100), image_sizes=((100, 100),), level_sizes=None, **where):
     scores = torch.as_tensor(scores, dtype=torch.float32)
     output = output_of(boxes, len(scores), level_sizes)
-    return postprocess(output, scores, ShiftCoder(), input_size, list(image_sizes), **keywords)
+    return postprocess(output, scores, ShiftCoder(), input_size, targets_of(image_sizes, **where))
 
 
 def test_nms_works_class_by_class():
@@ -117,7 +127,7 @@ def test_only_candidates_are_decoded():
     coder = ShiftCoder()
     output = output_of([[20 * i, 0, 20 * i + 10, 10] for i in range(5)])
     scores = torch.tensor([0.9, 0.0, 0.0, 0.8, 0.0]).reshape(1, 5, 1)
-    PostProcess()(output, scores, coder, (100, 100), [(100, 100)])
+    PostProcess()(output, scores, coder, (100, 100), targets_of([(100, 100)]))
     assert coder.decoded == 2
 
 
@@ -125,7 +135,7 @@ def test_deltas_of_the_right_image_and_anchor_are_used():
     output = output_of([[0, 0, 10, 10], [20, 20, 30, 30]], num_images=2)
     output.deltas[1, 1] = 5.0
     scores = torch.tensor([[[0.9], [0.0]], [[0.0], [0.9]]])
-    first, second = PostProcess()(output, scores, ShiftCoder(), (100, 100), [(100, 100)] * 2)
+    first, second = PostProcess()(output, scores, ShiftCoder(), (100, 100), targets_of([(100, 100)] * 2))
     assert first.boxes.tolist() == [[0, 0, 10, 10]]
     assert second.boxes.tolist() == [[25, 25, 35, 35]]
 
@@ -133,7 +143,8 @@ def test_deltas_of_the_right_image_and_anchor_are_used():
 def test_half_precision_scores_are_taken():
     output = output_of([[0, 0, 10, 10]])
     half = DetectorOutput(output.logits.bfloat16(), output.deltas.bfloat16(), output.anchors, output.level_sizes)
-    (found,) = PostProcess()(half, torch.tensor([[[0.5]]], dtype=torch.bfloat16), ShiftCoder(), (20, 20), [(20, 20)])
+    scores = torch.tensor([[[0.5]]], dtype=torch.bfloat16)
+    (found,) = PostProcess()(half, scores, ShiftCoder(), (20, 20), targets_of([(20, 20)]))
     assert found.scores.dtype == found.boxes.dtype == torch.float32
 
 
@@ -142,7 +153,7 @@ def test_scores_that_are_not_finite_name_their_images(bad):
     scores = [[[0.9]], [[bad]], [[bad]]]
     sizes = [(10, 10)] * 3
     with pytest.raises(FloatingPointError, match=r"scores .* in image 31, 32$"):
-        run(PostProcess(), [[0, 0, 5, 5]], scores, image_sizes=sizes, image_ids=[30, 31, 32])
+        run(PostProcess(), [[0, 0, 5, 5]], scores, image_sizes=sizes, ids=[30, 31, 32])
     with pytest.raises(FloatingPointError, match=r"scores .* in image 1, 2$"):
         run(PostProcess(), [[0, 0, 5, 5]], scores, image_sizes=sizes)
 
@@ -152,7 +163,7 @@ def test_boxes_that_are_not_finite_name_their_image():
     output.deltas[1, 0, 2] = float("nan")
     scores = torch.full((2, 2, 1), 0.5)
     with pytest.raises(FloatingPointError, match=r"boxes .* in image 8$"):
-        PostProcess()(output, scores, ShiftCoder(), (50, 50), [(50, 50)] * 2, image_ids=[7, 8])
+        PostProcess()(output, scores, ShiftCoder(), (50, 50), targets_of([(50, 50)] * 2, ids=[7, 8]))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +206,7 @@ def test_agrees_with_a_slow_twin(seed, detections, top):
     output = DetectorOutput(torch.zeros(1, 40, 3), deltas, anchors, (28, 12))
     scores = torch.rand(1, 40, 3, generator=generator) ** 2
     postprocess = PostProcess(score_threshold=0.1, pre_nms_top=top, detections=detections)
-    (found,) = postprocess(output, scores, BoxCoder(), (80, 80), [(120, 60)])
+    (found,) = postprocess(output, scores, BoxCoder(), (80, 80), targets_of([(120, 60)]))
     expected = slow_twin(postprocess, output, scores[0], BoxCoder(), (80, 80), (120, 60))
     assert found.labels.tolist() == [label for _, _, label in expected]
     assert found.scores.tolist() == [score for score, _, _ in expected]
@@ -209,10 +220,120 @@ def test_batch_equals_images_alone():
     deltas = torch.randn(4, 60, 4, generator=generator)
     scores = torch.rand(4, 60, 2, generator=generator)
     sizes = [(80, 80), (40, 90), (33, 77), (200, 100)]
-    together = PostProcess()(DetectorOutput(scores, deltas, anchors, (50, 10)), scores, ShiftCoder(), (80, 80), sizes)
+    output, targets = DetectorOutput(scores, deltas, anchors, (50, 10)), targets_of(sizes)
+    together = PostProcess()(output, scores, ShiftCoder(), (80, 80), targets)
     for index, found in enumerate(together):
         one = slice(index, index + 1)
         output = DetectorOutput(scores[one], deltas[one], anchors, (50, 10))
-        (alone,) = PostProcess()(output, scores[one], ShiftCoder(), (80, 80), sizes[one])
+        (alone,) = PostProcess()(output, scores[one], ShiftCoder(), (80, 80), targets[one])
         assert isinstance(found, Detections)
         assert all(torch.equal(mine, other) for mine, other in zip(found, alone, strict=True))
+
+
+def grid_of(rows, columns, cell=20):
+    """Boxes of twice a cell's side around the centres of a grid that starts at 0."""
+    y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
+    centres = cell * torch.stack([x, y, x, y], -1).reshape(-1, 4)
+    return centres + cell * torch.tensor([-1.0, -1, 1, 1])
+
+
+def test_nothing_is_found_in_the_padding():
+    """5 x 5 cells of 20 pixels, of which the image, 60 x 80, has 3 x 4. The best scores lie in the padding, and take no
+    place among the two best of the level. Cell (2, 3), centred at x, y = 70, 50, spans 50 ... 90 and 30 ... 70: clipped
+    to the image, not to the input, 50 ... 80 and 30 ... 60, and twice that in the file.
+    """
+    scores = torch.full((1, 25, 1), 0.02)
+    scores[0, [4, 15, 24], 0] = 0.9  # right, below, both
+    scores[0, [0, 13], 0] = torch.tensor([0.6, 0.5])
+    (found,) = run(PostProcess(pre_nms_top=2), grid_of(5, 5), scores, image_sizes=[(120, 160)], shown=[(60, 80)])
+    assert found.boxes.tolist() == [[0, 0, 60, 60], [100, 60, 160, 120]]
+    assert found.scores.tolist() == pytest.approx([0.6, 0.5])
+
+
+def test_padding_differs_within_a_batch_and_levels_have_their_own_cells():
+    """Two levels, of 5 x 5 cells of 20 and 3 x 3 cells of 40 pixels (the last of which reaches beyond the input).
+
+    An image of 45 x 100 has 3 rows of the first level, 45 / 20 rounded up, and 2 of the second; one of 100 x 100 all.
+    """
+    boxes = torch.cat([grid_of(5, 5), grid_of(3, 3, 40)])
+    outputs = output_of(boxes, 2, (25, 9))
+    found = PostProcess(nms_iou=1.0).candidates(
+        outputs,
+        torch.full((2, 34, 1), 0.5),
+        ShiftCoder(),
+        (100, 100),
+        targets_of([(45, 100), (100, 100)], shown=[(45, 100), (100, 100)]),
+    )
+    assert [len(each.scores) for each in found] == [15 + 6, 25 + 9]
+
+
+def test_mirrored_boxes_are_turned_back_within_the_image_shown():
+    """The image is 80 wide in an input of 100 and 40 wide as a file: x = 10 ... 30 of the mirror image is 50 ... 70 of
+    the image shown, 25 ... 35 of the file; the second box reaches left of the image, so right of it in the file."""
+    boxes = [[10, 10, 30, 20], [-20, 50, 20, 60]]
+    (found,) = run(PostProcess(), boxes, [[[0.9], [0.8]]], image_sizes=[(100, 40)], shown=[(100, 80)], mirrored=True)
+    assert found.boxes.tolist() == [[25, 10, 35, 20], [30, 50, 40, 60]]
+
+
+def made_candidates(seed, num=300):
+    """Boxes and scores, all different, of three classes on a 60 x 80 image, three levels."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(num, 2, generator=generator) * 50
+    anchors = torch.cat([corners, corners + 5 + torch.rand(num, 2, generator=generator) * 30], 1)
+    scores = (torch.randperm(num * 3, generator=generator) / (num * 3)).reshape(1, num, 3) ** 3
+    return DetectorOutput(scores, torch.zeros(1, num, 4), anchors, (num - 100, 80, 20)), scores
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    rules=st.lists(
+        st.builds(
+            PostProcess,
+            score_threshold=st.sampled_from([0.0, 0.01, 0.2, 0.9]),
+            pre_nms_top=st.sampled_from([1, 7, 60, 1000]),
+            nms_iou=st.sampled_from([0.3, 0.5, 0.9]),
+            detections=st.sampled_from([1, 20, 100]),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_each_rule_chooses_from_the_laxest_candidates_as_from_its_own(seed, rules):
+    output, scores = made_candidates(seed)
+    arguments = (output, scores, ShiftCoder(), (60, 80), targets_of([(60, 80)]))
+    (lax,) = laxest(rules).candidates(*arguments)
+    assert len(lax.scores) >= max(len(rule.candidates(*arguments)[0].scores) for rule in rules)
+    for rule in rules:
+        (alone,) = rule(*arguments)
+        assert all(torch.equal(mine, other) for mine, other in zip(rule.select(lax), alone, strict=True))
+
+
+def test_two_views_are_merged_class_by_class():
+    """The same object in two views, IoU 0.82: the better-scored box stays, not a mean. Another class does not mind."""
+    first = Candidates(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([0.6]), torch.tensor([0]), torch.tensor([0]))
+    second = Candidates(
+        torch.tensor([[0.0, 1, 10, 11], [0, 1, 10, 11], [50, 50, 60, 60]]),
+        torch.tensor([0.7, 0.2, 0.1]),
+        torch.tensor([0, 1, 0]),
+        torch.tensor([0, 1, 2]),
+    )
+    found = PostProcess().select(pool([first, second]))
+    assert found.scores.tolist() == pytest.approx([0.7, 0.2, 0.1])
+    assert found.labels.tolist() == [0, 1, 0]
+    assert found.boxes[0].tolist() == [0, 1, 10, 11]
+    assert pool([first]) is first
+
+
+def test_top_k_is_each_view_s_own():
+    """With one pair a level, each of two views keeps its best, though both of the second score higher."""
+    none = torch.zeros(2, 4)
+    first = Candidates(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([0.3]), torch.tensor([0]), torch.tensor([0]))
+    second = Candidates(
+        none + torch.tensor([[20.0, 0, 30, 10], [40, 0, 50, 10]]),
+        torch.tensor([0.8, 0.9]),
+        torch.tensor([0, 0]),
+        torch.tensor([1, 0]),
+    )
+    found = PostProcess(pre_nms_top=1).select(pool([first, second]))
+    assert found.scores.tolist() == pytest.approx([0.9, 0.3])

@@ -376,6 +376,19 @@ class TestPredict:
         )
         assert [path.name for path in unbroken.file("predictions").iterdir()] == ["1.png"]
 
+    def test_it_sees_what_evaluation_sees(self, unbroken, folder, tmp_path):
+        """The number of boxes at every scale and in the mirror image, by the same settings."""
+        settings = [f"run={unbroken.directory}", "device=cpu", f"output={tmp_path / 'out'}"]
+        settings += ["test_input=keep_aspect", "test_input.scales=[1.0,1.5]", "test_input.flip=true"]
+        evaluated = tiny.call(evaluate.main, settings)
+        assert evaluated.code == 0, evaluated.err
+        found = json.loads((tmp_path / "out" / "detections.json").read_text())
+        done = tiny.call(predict.main, [*settings, f"input={folder}", "threshold=0"])
+        assert done.code == 0, done.err
+        numbers = [int(line.split(": ")[1].split()[0]) for line in done.out.splitlines()]
+        assert numbers == [sum(each["image_id"] == image for each in found) for image in range(3)]
+        assert sum(numbers) > 0
+
     def test_two_images_of_one_name_are_both_drawn(self, unbroken, folder, tmp_path):
         cv2.imwrite(str(folder / "0.bmp"), cv2.imread(str(folder / "0.png")))
         arguments = [f"run={unbroken.directory}", f"input={folder}", f"output={tmp_path / 'out'}", "device=cpu"]

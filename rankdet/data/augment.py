@@ -53,8 +53,7 @@ class Augment:
         interpolation: names, one of them drawn per sample (only with "last"); "area" averages where the image shrinks
         on both axes and is "linear" otherwise. min_side: pixels of the result. Raises UserError for any other value.
         """
-        if len(image_size) != 2 or min(image_size) < 1:
-            raise UserError(f"image_size must be [height, width], both positive, not {list(image_size)}")
+        self.height, self.width = checked_size(image_size)
         if resize not in ("first", "last"):
             raise UserError(f"augment.resize must be first or last, not {resize!r}")
         unknown = [name for name in interpolation if name not in INTERPOLATIONS]
@@ -64,7 +63,6 @@ class Augment:
             _refuse_ignored_arguments(transform)
         if resize == "first" and len(interpolation) > 1:
             raise UserError("augment.interpolation may list several only with augment.resize=last")
-        self.height, self.width = (int(side) for side in image_size)
         self.transforms = list(transforms)
         self.resize = resize
         self.interpolation = tuple(interpolation)
@@ -96,6 +94,13 @@ class Augment:
         kept = rows[large, 4].astype(np.int64)
         order = np.argsort(kept)
         return Augmented(image, scaled[large][order].astype(np.float32), kept[order])
+
+
+def checked_size(image_size: Sequence[int]) -> tuple[int, int]:
+    """data.image_size as (height, width); UserError unless both are positive."""
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise UserError(f"image_size must be [height, width], both positive, not {list(image_size)}")
+    return int(image_size[0]), int(image_size[1])
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:

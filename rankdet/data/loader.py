@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from rankdet.data.dataset import DetectionDataset
 from rankdet.data.records import Batch, Target
+from rankdet.data.view_dataset import ViewDataset
 from rankdet.errors import UserError
 
 
@@ -93,15 +94,25 @@ def train_loader(
 
 
 def evaluation_loader(
-    dataset: DetectionDataset, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0
+    dataset: ViewDataset, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0
 ) -> DataLoader[Batch]:
-    """Every image once over all ranks, none repeated: rank r takes images r, r + world_size, ... in order.
+    """Every view of every image once over all ranks: rank r takes images r, r + world_size, ... and groups them.
 
-    The last batch may be smaller, and a rank may have no batch at all. The dataset's augmentation should be a mere
-    resize; keys are those of epoch 0.
+    Up to batch_size images whose views have the same input sizes make a group, and each view of a group is one batch;
+    the batches of a group follow each other, so that an image's views can be merged as they come. Groups, and images
+    within one, go by first appearance: where all inputs have one size, as with a stretch, that is the data set's order.
+    A rank may have no batch at all.
     """
-    keys = [(0, index) for index in range(rank, len(dataset), world_size)]
-    batches = [keys[first : first + batch_size] for first in range(0, len(keys), batch_size)]
+    groups: dict[tuple[tuple[int, int], ...], list[int]] = {}
+    for index in range(rank, len(dataset), world_size):
+        sizes = tuple((view.input_height, view.input_width) for view in dataset.views_of(index))
+        groups.setdefault(sizes, []).append(index)
+    batches = [
+        [(view, index) for index in indices[first : first + batch_size]]
+        for sizes, indices in groups.items()
+        for first in range(0, len(indices), batch_size)
+        for view in range(len(sizes))
+    ]
     return _loader(dataset, batches, num_workers)
 
 
@@ -122,7 +133,9 @@ class _Loader(DataLoader[Batch]):
 
 
 def _loader(
-    dataset: DetectionDataset, batches: Sampler[list[tuple[int, int]]] | list[list[tuple[int, int]]], num_workers: int
+    dataset: DetectionDataset | ViewDataset,
+    batches: Sampler[list[tuple[int, int]]] | list[list[tuple[int, int]]],
+    num_workers: int,
 ) -> DataLoader[Batch]:
     _single_threaded()
     return _Loader(

@@ -1,17 +1,17 @@
-"""A detector over a split: every image once, on any number of processes, to COCO results and metrics."""
+"""A detector over a split: every view of every image once, on any number of processes, to COCO results."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from rankdet.data.records import Batch, DetectionSet
-from rankdet.evaluation.coco import coco_ground_truth, coco_metrics
-from rankdet.evaluation.postprocess import Detections, PostProcess
+from rankdet.data.records import Batch
+from rankdet.evaluation.postprocess import Candidates, Detections, PostProcess, laxest, pool
 from rankdet.evaluation.results import Result, to_results
-from rankdet.evaluation.voc import voc_metrics
+from rankdet.models.padding import padding_unseen
 
 
 class Detector(Protocol):
@@ -25,39 +25,65 @@ class Detector(Protocol):
 
 
 @torch.inference_mode()
-def detect(detector: Detector, batch: Batch, device: torch.device) -> list[Detections]:
-    """Detections of one batch in the pixels of the image files."""
-    model, targets = detector.model, batch.targets
+def candidates(
+    detector: Detector, batch: Batch, device: torch.device, rule: PostProcess | None = None
+) -> list[Candidates]:
+    """What one view of some images shows, before NMS, in the pixels of the image files. rule: None: the detector's."""
+    model = detector.model
+    size = (batch.images.shape[2], batch.images.shape[3])
     was_training = model.training
     model.eval()
-    output = model(batch.images.to(device))
+    with padding_unseen(model, size, [target.shown or size for target in batch.targets]):
+        output = model(batch.images.to(device))
     model.train(was_training)
-    return detector.postprocess(
+    return (rule or detector.postprocess).candidates(
         output,
         detector.probabilities(output.logits.float()),
         model.coder,
-        input_size=(batch.images.shape[2], batch.images.shape[3]),
-        image_sizes=[target.size for target in targets],
-        image_ids=[target.image_id for target in targets],
+        size,
+        batch.targets,
     )
+
+
+def detect(detector: Detector, batch: Batch, device: torch.device) -> list[Detections]:
+    """Detections of one batch in the pixels of the image files, by this one view of each image."""
+    return [detector.postprocess.select(found) for found in candidates(detector, batch, device)]
+
+
+def detect_image(detector: Detector, views: Iterable[Batch], device: torch.device) -> Detections:
+    """Detections of one image in all its views, each a batch of one, merged."""
+    found = [candidates(detector, view, device)[0] for view in views]
+    return detector.postprocess.select(pool(found))
 
 
 def detect_all(
     detector: Detector, batches: Iterable[Batch], category_ids: tuple[int, ...], device: torch.device
 ) -> list[Result]:
-    """COCO results of this process's share of the images, in the order of the batches."""
-    results: list[Result] = []
-    for batch in batches:
-        results += to_results(detect(detector, batch, device), [t.image_id for t in batch.targets], category_ids)
-    return results
+    """COCO results of this process's share of the images, by image id, all views of an image merged."""
+    return detect_by_rules(detector, batches, category_ids, device, [detector.postprocess])[0]
 
 
-def all_metrics(detection_set: DetectionSet, results: list[Result]) -> dict[str, float | None]:
-    """COCO's and VOC's metrics in one flat dict, None where there is no object to find.
+def detect_by_rules(
+    detector: Detector,
+    batches: Iterable[Batch],
+    category_ids: tuple[int, ...],
+    device: torch.device,
+    rules: Sequence[PostProcess],
+) -> list[list[Result]]:
+    """The same under each of the rules, by one pass of the network.
 
-    By image id first: ties between images then fall alike however the images were shared among processes.
+    Batches of the same images that follow each other, as evaluation_loader deals them out, are views of these. The
+    candidates of a group of images are kept only until every rule has chosen from them.
     """
-    results = sorted(results, key=lambda result: result["image_id"])
-    ground_truth = coco_ground_truth(detection_set)
-    metrics = coco_metrics(ground_truth, results) | voc_metrics(ground_truth, results)
-    return {name: None if math.isnan(value) else value for name, value in metrics.items()}
+    laxest_rule = laxest(rules)
+    results: list[list[Result]] = [[] for _ in rules]
+    for ids, views in groupby(batches, key=_image_ids):
+        found = [candidates(detector, view, device, laxest_rule) for view in views]
+        pooled = [pool(of_image) for of_image in zip(*found, strict=True)]
+        for rule, chosen in zip(rules, results, strict=True):
+            chosen += to_results(map(rule.select, pooled), ids, category_ids)
+    return [sorted(chosen, key=itemgetter("image_id")) for chosen in results]
+
+
+def _image_ids(batch: Batch) -> list[int]:
+    return [target.image_id for target in batch.targets]
