@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rankdet.data.augment import Augment
 from rankdet.data.dataset import DetectionDataset
-from rankdet.data.loader import TrainBatches, evaluation_loader, train_loader
+from rankdet.data.loader import TrainBatches, evaluation_loader, train_loader, without_padding
 from rankdet.data.min_iou_crop import MinIoUCrop
 from rankdet.data.records import Batch, DetectionSet
 from rankdet.data.transforms import transform
@@ -219,3 +219,22 @@ def test_a_broken_file_is_one_line_from_workers_too(tmp_path):
         messages.append(str(failure.value))
     assert messages[0].startswith(f"{tmp_path / '2.png'}: no such image")
     assert messages[1] == messages[0]
+
+
+def test_batches_without_padding(tmp_path):
+    """Images shown at 20 x 30 and 33 x 20 in an input of 64 x 64: split by that, and each as it is without padding."""
+    split = drawn_set(tmp_path, 8)
+    padded, bare = (ViewDataset(split, KeepAspect(20, 1.66, [1.0], False, stride, [9, 9, 9])) for stride in (64, 1))
+    (batch,) = evaluation_loader(padded, 8)
+    assert batch.images.shape == (8, 3, 64, 64)
+    wide, high = without_padding([batch])
+    assert [wide.images.shape, high.images.shape] == [(6, 3, 20, 30), (2, 3, 33, 20)]
+    places = [target.image_id - 100 for part in (wide, high) for target in part.targets]
+    assert places == [0, 1, 2, 4, 5, 6, 3, 7]
+    for image, place in zip([*wide.images, *high.images], places, strict=True):
+        assert torch.equal(image, bare[0, place][0])
+    stretched = next(iter(evaluation_loader(ViewDataset(split, Stretch((24, 32))), 5)))
+    (same,) = without_padding([stretched])
+    assert content(same) == content(stretched)
+    no_size = stretched._replace(targets=[target._replace(shown=None) for target in stretched.targets])
+    assert [content(part) for part in without_padding([no_size])] == [content(no_size)]

@@ -8,8 +8,14 @@ import pytest
 import torch
 from drawn_sets import drawn_set, record
 from PIL import ImageColor
+from torch import nn
 
+from rankdet.build import build_detector
+from rankdet.config import compose
+from rankdet.data.loader import evaluation_loader
 from rankdet.data.records import DetectionSet, Target
+from rankdet.data.view_dataset import ViewDataset
+from rankdet.data.views import KeepAspect
 from rankdet.errors import UserError
 from rankdet.evaluation.coco import coco_metrics
 from rankdet.evaluation.draw import PALETTE
@@ -17,12 +23,13 @@ from rankdet.evaluation.matches import coco_matches
 from rankdet.report.error_types import KINDS, MISSED, ap_costs, error_types, kinds_of_detections, missed
 from rankdet.report.image_errors import MOST_BOXES, SIDE, ImageError, best_and_worst, draw_image, image_errors
 from rankdet.report.precision_recall import best_f1, class_curve, class_curves, precision_recall
-from rankdet.report.score_distributions import BINS, count_anchors, detection_scores
+from rankdet.report.score_distributions import BINS, anchor_scores, count_anchors, detection_scores
 from rankdet.report.training_curves import read_curves
 from rankdet.report.verdicts import judge
 
 WHOLE, PART, FAR = (0, 0, 100, 100), (0, 0, 100, 40), (300, 300, 50, 50)  # PART and WHOLE: IoU 0.4
 NAMES = [name for name, _, _ in KINDS]
+CPU = torch.device("cpu")
 
 
 def truth(*objects, classes=("a", "b"), images=2, **flags):
@@ -362,6 +369,30 @@ def test_image_without_objects_has_background_only():
     counts = count_anchors(scores, torch.zeros(1, 3, 2, dtype=torch.int8), anchors, [none])
     assert counts.overlap[0].sum() == counts.overlap.sum() == 3
     assert (counts.foreground.sum(), counts.background.sum()) == (0, 6)
+
+
+def test_anchors_of_a_padded_batch_are_those_of_its_images_alone(tmp_path):
+    """Four pictures of 40 x 60 and 66 x 40 in an input of 128 x 128, in float64, and each without padding.
+
+    Anchors of 40 x 60 at strides 8, 16, 32: 6 * (5 * 8 + 3 * 4 + 2 * 2); of 66 x 40: 6 * (9 * 5 + 5 * 3 + 3 * 2).
+    """
+    torch.manual_seed(0)
+    detector = build_detector(compose(["model.backbone.norm=gn", "prior=0.5"]), 3)
+    nn.init.normal_(detector.model.heads.class_output.weight, std=0.3)
+    detector.model.double()
+    split = drawn_set(tmp_path, 4)
+
+    def counted(stride, batch_size):
+        views = KeepAspect(40, 1.66, [1.0], False, stride, [200] * 3)
+        loader = evaluation_loader(ViewDataset(split, views), batch_size)
+        return anchor_scores(detector, [batch._replace(images=batch.images.double()) for batch in loader], CPU)
+
+    alone, together = counted(1, 1), counted(128, 4)
+    assert alone.overlap.sum() == 6 * (3 * (5 * 8 + 3 * 4 + 2 * 2) + 9 * 5 + 5 * 3 + 3 * 2)
+    assert alone.foreground.sum() > 6
+    for ours, theirs in zip(together, alone, strict=True):
+        assert (ours > 0).sum() > 5
+        assert (ours == theirs).all()
 
 
 def test_detection_counts_by_hand():

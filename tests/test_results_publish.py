@@ -143,11 +143,12 @@ def test_a_record_that_is_damaged_is_named(root):
 
 
 def test_the_list_in_the_checkout(repo):
-    """The five tables, each of a manifest that is there."""
+    """The seven tables, each of a manifest that is there."""
     entries = load_published(repo / "experiments" / "published.yaml")
     assert [(entry.table, entry.data.name, entry.protocol) for entry in entries] == [
         ("table-1", "shapes", "mini"), ("table-2", "shapes", "mini"), ("table-2", "shapes", "mini_long"),
         ("table-2", "bccd", "mini"), ("table-2", "bccd", "mini_long"),
+        ("table-3", "shapes", "mini"), ("table-3", "bccd", "mini"),
     ]  # fmt: skip
     for entry in entries:
         assert (repo / "experiments" / entry.paper / f"{entry.table}.yaml").is_file()

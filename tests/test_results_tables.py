@@ -193,6 +193,14 @@ def test_pairs_that_the_paper_ties_are_left_out(tmp_path):
     assert (order.num_pairs, order.as_printed) == (2, 2)
 
 
+def test_text_of_the_paper_protocol_says_how_it_tests(tmp_path):
+    """AP-loss, Sec. 4.1.1: a shorter side of 600, not 512 x 512, which it trains with."""
+    plan = replace(make_plan(tmp_path, TABLE), protocol="paper")
+    text = markdown(collect(plan, records_of(plan, {"a": [0.3]})))
+    assert "version 1 (the paper's training, tested at a shorter side of 600 with the aspect ratio kept)." in text
+    assert "512" not in text
+
+
 def test_text_states_what_was_run(tmp_path):
     plan = make_plan(tmp_path, TABLE, args=("loss.delta=0.5",))
     plan = replace(plan, manifest=replace(plan.manifest, mini_notes=("Rows were warmed up unequally.",)))

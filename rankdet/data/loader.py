@@ -1,6 +1,6 @@
 """Which sample goes into which step on which process, and the data loaders that follow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 import cv2
@@ -114,6 +114,19 @@ def evaluation_loader(
         for view in range(len(sizes))
     ]
     return _loader(dataset, batches, num_workers)
+
+
+def without_padding(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same images as if they had come without padding, those of a batch that are shown at one size together.
+
+    For what looks at a network's whole output, or changes its input: nothing is left to leave out. A batch without
+    padding stays as it is.
+    """
+    for images, targets in batches:
+        sizes = [target.shown or (images.shape[2], images.shape[3]) for target in targets]
+        for height, width in dict.fromkeys(sizes):
+            rows = [row for row, size in enumerate(sizes) if size == (height, width)]
+            yield Batch(images[rows, :, :height, :width], [targets[row] for row in rows])
 
 
 def collate(samples: list[tuple[Tensor, Target]]) -> Batch:

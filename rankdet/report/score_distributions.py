@@ -17,6 +17,7 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from rankdet.build import Detector
+from rankdet.data.loader import without_padding
 from rankdet.data.records import Batch, Target
 from rankdet.matching.assign import build_loss_inputs, covered
 from rankdet.report.verdicts import Verdicts
@@ -38,11 +39,12 @@ class AnchorScores(NamedTuple):
 
 @torch.inference_mode()
 def anchor_scores(detector: Detector, batches: Iterable[Batch], device: torch.device) -> AnchorScores:
-    """Counts over all anchors of all images of evaluation batches; the model is left in evaluation mode."""
+    """Counts over all anchors of all images of evaluation batches, without padding; leaves the model in eval mode."""
     square, line = np.zeros((BINS, BINS), np.int64), np.zeros(BINS, np.int64)
     total = AnchorScores(square, line, line)
     detector.model.eval()
-    for batch in tqdm(batches, desc="anchors", unit="batch", leave=False, disable=not sys.stderr.isatty()):
+    batches = tqdm(batches, desc="anchors", unit="batch", leave=False, disable=not sys.stderr.isatty())
+    for batch in without_padding(batches):
         output = detector.model(batch.images.to(device))
         coder, matcher = detector.model.coder, detector.matcher
         inputs = build_loss_inputs(output, batch.targets, matcher, coder, detector.num_classes)

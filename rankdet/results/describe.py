@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from rankdet.config import compose
 from rankdet.results.records import Record
 from rankdet.results.tables import Ordering, Table, orderings
 from rankdet.robustness.conditions import CONDITIONS
@@ -13,7 +14,7 @@ Recorded = Record | Mapping[str, Any]
 PROTOCOLS = {
     "mini": "a quarter-width RetinaNet from scratch, minutes on a CPU",
     "mini_long": "the mini protocol with four times the steps",
-    "paper": "the paper's training, tested at 512 x 512",
+    "paper": "the paper's training, tested at a shorter side of {} with the aspect ratio kept",
 }
 
 
@@ -46,6 +47,8 @@ def description(table: Table) -> list[str]:
 def _protocol(table: Table) -> str:
     versions = _list(record["protocol_version"] for record in table.records)
     what = PROTOCOLS[table.plan.protocol]
+    if table.plan.protocol == "paper":
+        what = what.format(compose(["protocol=paper"]).test_input.shorter)
     return f"Protocol: {table.plan.protocol}, version {versions} ({what})."
 
 

@@ -40,7 +40,8 @@ def fool_detector(detector: Detector, images: Tensor, best: BestDetections, thre
     long as F_c is. It changes when every anchor of the object falls to the threshold in class c (the detection is
     removed) or another class overtakes c (it is turned). DeepFool finds the nearest such change; norms are L2 over all
     3 H W values, in grey levels. Logits, since they are what a network is nearly linear in, and p's, so that sigmoid
-    and softmax heads are treated alike. ValueError unless every best score exceeds threshold.
+    and softmax heads are treated alike. Padding would be perturbed too: the images must have none. ValueError unless
+    every best score exceeds threshold.
     """
     level = torch.logit(torch.tensor(threshold, dtype=torch.float64).clamp(LEAST, 1 - LEAST)).item()
     if not bool((best.scores > threshold).all()):
@@ -57,7 +58,7 @@ def fool_detector(detector: Detector, images: Tensor, best: BestDetections, thre
 
 @torch.no_grad()
 def best_detections(detector: Detector, images: Tensor) -> BestDetections:
-    """Of images float [B, 3, H, W], without regard to any threshold; boxes as predicted, not clipped."""
+    """Of images float [B, 3, H, W] (no padding), without regard to any threshold; boxes as predicted, not clipped."""
     output = detector.model(images)
     scores = detector.probabilities(output.logits.double())
     num_classes = scores.shape[2]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rankdet.data.dataset import DetectionDataset
-from rankdet.data.loader import evaluation_loader, train_loader
+from rankdet.data.loader import evaluation_loader, train_loader, without_padding
 from rankdet.data.records import DetectionSet
 from rankdet.data.view_dataset import ViewDataset
 from rankdet.data.views import Views
@@ -96,7 +96,7 @@ class Suite:
         norm: the mean L2 norm over the attacked images, in grey levels; median_norm; relative_norm: the mean of norm
         over the image's own (DeepFool, Eq. 2); all None where no image is attacked. attacked: how many have a detection
         over `threshold`, of `images`. fooled: the share of them that the search ended with success for; of the others
-        the norm counts as far as it came.
+        the norm counts as far as it came. What is attacked, and what norms are taken of, is the image without padding.
         """
         records = self.test.records
         subset = replace(self.test, records=tuple(records[index] for index in _spread(len(records), ATTACKED)))
@@ -105,7 +105,7 @@ class Suite:
             raise UserError("deepfool: attacks one view of an image: choose a test_input of one scale, unmirrored")
         threshold = self._threshold(dataset)
         norms, relative, success, shown = [], [], [], []
-        for batch in self._batches(dataset):
+        for batch in without_padding(self._batches(dataset)):
             images = batch.images.to(self.device).float()
             best = best_detections(self.detector, images)
             kept = best.scores > threshold
