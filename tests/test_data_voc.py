@@ -74,6 +74,11 @@ def test_given_classes_set_name_and_order(root: Path):
     assert data.records[0].labels.tolist() == [0, 1]
 
 
+def test_a_class_that_is_given_twice_is_refused(root: Path):
+    with pytest.raises(UserError, match=r"data\.classes has 'dog' twice"):
+        VOCSource(root, classes=["dog", "cat", "dog"])
+
+
 def test_split_files_may_have_blank_lines_columns_and_windows_line_ends(root: Path):
     (root / "ImageSets/Main/train.txt").write_bytes(b"\xef\xbb\xbf\r\na  1\r\n\r\n  b -1\r\n")
     assert [record.path.stem for record in VOCSource(root).read("train").records] == ["a", "b"]

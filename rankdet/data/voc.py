@@ -37,6 +37,9 @@ class VOCSource:
         self.name = name or self.root.resolve().name
         self.splits = dict(splits or {})
         self._given_classes = tuple(classes) if classes is not None else None
+        twice = [name for name, count in Counter(self._given_classes or ()).items() if count > 1]
+        if twice:
+            raise UserError(f"data.classes has {twice[0]!r} twice: each name is one label")
         if not self.root.is_dir():
             raise UserError(f"data root {self.root} does not exist: set data.root to a folder in VOC layout")
         for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
