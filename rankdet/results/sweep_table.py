@@ -111,7 +111,7 @@ def _line(panel: Axes, table: SweepTable, metric: str, along: str, label: str) -
     places = [axes[along] if numeric else str(axes[along]) for axes, _ in rows]
     values = [record["metrics"].get(metric) for _, record in rows]
     heights = [math.nan if value is None else 100 * value for value in values]
-    panel.plot(places, heights, marker="o", ms=4, label=label)
+    panel.plot(places, heights, ls="-" if numeric else "none", marker="o", ms=4, label=label)  # names are no scale
     if not numeric:
         panel.tick_params(axis="x", rotation=30)
         panel.margins(x=0.15)
