@@ -1,6 +1,5 @@
 """A finished run tested under several settings: which ones, and the network run once for all that share its input."""
 
-import hashlib
 import itertools
 import json
 import time
@@ -24,6 +23,7 @@ from rankdet.evaluation.postprocess import PostProcess
 from rankdet.evaluation.results import headline
 from rankdet.files import write_json
 from rankdet.results.reading import read_json
+from rankdet.results.retests import file_hash
 from rankdet.trained import TrainedRun
 from rankdet.training.distributed import World
 from rankdet.training.provenance import provenance
@@ -102,7 +102,7 @@ class Sweep:
     def __init__(self, trained: TrainedRun, split: DetectionSet, weights: Path, folder: Path, here: World) -> None:
         """weights: the run's file. folder: of the rows."""
         self.trained, self.split, self.folder, self.here = trained, split, folder, here
-        self.weights = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+        self.weights = file_hash(weights)[:8]
 
     def path(self, setting: Setting) -> Path:
         """Where a row is recorded."""

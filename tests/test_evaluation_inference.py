@@ -18,7 +18,7 @@ from rankdet.data.loader import evaluation_loader
 from rankdet.data.records import DetectionSet
 from rankdet.data.view_dataset import ViewDataset, image_batches
 from rankdet.data.views import KeepAspect, Stretch
-from rankdet.evaluation.inference import detect, detect_all, detect_by_rules, detect_image
+from rankdet.evaluation.inference import candidates, detect_all, detect_by_rules, detect_image
 from rankdet.evaluation.postprocess import PostProcess
 from rankdet.matching.boxes import BoxCoder
 from rankdet.models.output import DetectorOutput
@@ -120,7 +120,7 @@ def test_views_of_one_image_and_of_a_data_set_give_the_same(detector, images):
 def test_detect_is_one_view_s_detections(detector, images):
     """Of a stretch, the only one; their order is that of the batch."""
     (batch,) = evaluation_loader(ViewDataset(images, Stretch((64, 96))), 16)
-    found = detect(detector, batch, CPU)
+    found = [detector.postprocess.select(each) for each in candidates(detector, batch, CPU)]
     results = by_image(detect_all(detector, [batch], CATEGORIES, CPU))
     assert len(found) == len(SIZES)
     for target, detections in zip(batch.targets, found, strict=True):

@@ -44,7 +44,12 @@ def targets_of(image_sizes, ids=None, shown=None, mirrored=False):
 def run(postprocess, boxes, scores, input_size=(100, 100), image_sizes=((100, 100),), level_sizes=None, **where):
     scores = torch.as_tensor(scores, dtype=torch.float32)
     output = output_of(boxes, len(scores), level_sizes)
-    return postprocess(output, scores, ShiftCoder(), input_size, targets_of(image_sizes, **where))
+    return detect_all(postprocess, output, scores, ShiftCoder(), input_size, targets_of(image_sizes, **where))
+
+
+def detect_all(postprocess, *inputs):
+    """Of images in one view each."""
+    return [postprocess.select(found) for found in postprocess.candidates(*inputs)]
 
 
 def test_nms_works_class_by_class():
@@ -127,7 +132,7 @@ def test_only_candidates_are_decoded():
     coder = ShiftCoder()
     output = output_of([[20 * i, 0, 20 * i + 10, 10] for i in range(5)])
     scores = torch.tensor([0.9, 0.0, 0.0, 0.8, 0.0]).reshape(1, 5, 1)
-    PostProcess()(output, scores, coder, (100, 100), targets_of([(100, 100)]))
+    detect_all(PostProcess(), output, scores, coder, (100, 100), targets_of([(100, 100)]))
     assert coder.decoded == 2
 
 
@@ -135,7 +140,7 @@ def test_deltas_of_the_right_image_and_anchor_are_used():
     output = output_of([[0, 0, 10, 10], [20, 20, 30, 30]], num_images=2)
     output.deltas[1, 1] = 5.0
     scores = torch.tensor([[[0.9], [0.0]], [[0.0], [0.9]]])
-    first, second = PostProcess()(output, scores, ShiftCoder(), (100, 100), targets_of([(100, 100)] * 2))
+    first, second = detect_all(PostProcess(), output, scores, ShiftCoder(), (100, 100), targets_of([(100, 100)] * 2))
     assert first.boxes.tolist() == [[0, 0, 10, 10]]
     assert second.boxes.tolist() == [[25, 25, 35, 35]]
 
@@ -144,7 +149,7 @@ def test_half_precision_scores_are_taken():
     output = output_of([[0, 0, 10, 10]])
     half = DetectorOutput(output.logits.bfloat16(), output.deltas.bfloat16(), output.anchors, output.level_sizes)
     scores = torch.tensor([[[0.5]]], dtype=torch.bfloat16)
-    (found,) = PostProcess()(half, scores, ShiftCoder(), (20, 20), targets_of([(20, 20)]))
+    (found,) = detect_all(PostProcess(), half, scores, ShiftCoder(), (20, 20), targets_of([(20, 20)]))
     assert found.scores.dtype == found.boxes.dtype == torch.float32
 
 
@@ -163,7 +168,7 @@ def test_boxes_that_are_not_finite_name_their_image():
     output.deltas[1, 0, 2] = float("nan")
     scores = torch.full((2, 2, 1), 0.5)
     with pytest.raises(FloatingPointError, match=r"boxes .* in image 8$"):
-        PostProcess()(output, scores, ShiftCoder(), (50, 50), targets_of([(50, 50)] * 2, ids=[7, 8]))
+        detect_all(PostProcess(), output, scores, ShiftCoder(), (50, 50), targets_of([(50, 50)] * 2, ids=[7, 8]))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +211,7 @@ def test_agrees_with_a_slow_twin(seed, detections, top):
     output = DetectorOutput(torch.zeros(1, 40, 3), deltas, anchors, (28, 12))
     scores = torch.rand(1, 40, 3, generator=generator) ** 2
     postprocess = PostProcess(score_threshold=0.1, pre_nms_top=top, detections=detections)
-    (found,) = postprocess(output, scores, BoxCoder(), (80, 80), targets_of([(120, 60)]))
+    (found,) = detect_all(postprocess, output, scores, BoxCoder(), (80, 80), targets_of([(120, 60)]))
     expected = slow_twin(postprocess, output, scores[0], BoxCoder(), (80, 80), (120, 60))
     assert found.labels.tolist() == [label for _, _, label in expected]
     assert found.scores.tolist() == [score for score, _, _ in expected]
@@ -221,11 +226,11 @@ def test_batch_equals_images_alone():
     scores = torch.rand(4, 60, 2, generator=generator)
     sizes = [(80, 80), (40, 90), (33, 77), (200, 100)]
     output, targets = DetectorOutput(scores, deltas, anchors, (50, 10)), targets_of(sizes)
-    together = PostProcess()(output, scores, ShiftCoder(), (80, 80), targets)
+    together = detect_all(PostProcess(), output, scores, ShiftCoder(), (80, 80), targets)
     for index, found in enumerate(together):
         one = slice(index, index + 1)
         output = DetectorOutput(scores[one], deltas[one], anchors, (50, 10))
-        (alone,) = PostProcess()(output, scores[one], ShiftCoder(), (80, 80), targets[one])
+        (alone,) = detect_all(PostProcess(), output, scores[one], ShiftCoder(), (80, 80), targets[one])
         assert isinstance(found, Detections)
         assert all(torch.equal(mine, other) for mine, other in zip(found, alone, strict=True))
 
@@ -305,7 +310,7 @@ def test_each_rule_chooses_from_the_laxest_candidates_as_from_its_own(seed, rule
     (lax,) = laxest(rules).candidates(*arguments)
     assert len(lax.scores) >= max(len(rule.candidates(*arguments)[0].scores) for rule in rules)
     for rule in rules:
-        (alone,) = rule(*arguments)
+        (alone,) = detect_all(rule, *arguments)
         assert all(torch.equal(mine, other) for mine, other in zip(rule.select(lax), alone, strict=True))
 
 

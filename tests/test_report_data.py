@@ -18,11 +18,12 @@ from rankdet.data.view_dataset import ViewDataset
 from rankdet.data.views import KeepAspect
 from rankdet.errors import UserError
 from rankdet.evaluation.coco import coco_metrics
+from rankdet.evaluation.curve import class_curve
 from rankdet.evaluation.draw import PALETTE
 from rankdet.evaluation.matches import coco_matches
 from rankdet.report.error_types import KINDS, MISSED, ap_costs, error_types, kinds_of_detections, missed
 from rankdet.report.image_errors import MOST_BOXES, SIDE, ImageError, best_and_worst, draw_image, image_errors
-from rankdet.report.precision_recall import best_f1, class_curve, class_curves, precision_recall
+from rankdet.report.precision_recall import best_f1, class_curves, precision_recall
 from rankdet.report.score_distributions import BINS, anchor_scores, count_anchors, detection_scores
 from rankdet.report.training_curves import read_curves
 from rankdet.report.verdicts import judge

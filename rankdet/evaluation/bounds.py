@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from rankdet.evaluation.coco import IOUS
+from rankdet.evaluation.curve import class_curve
 from rankdet.evaluation.matches import Matches, coco_matches
 from rankdet.evaluation.results import Result, mean_of_defined
-
-RECALLS = np.linspace(0, 1, 101)  # the levels at which COCO reads precision
 
 # What becomes of the IoUs of a class's right detections, which come by falling score.
 ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -43,9 +42,4 @@ def class_ap(matches: Matches, order: Callable[[np.ndarray], np.ndarray], iou: f
     """One class's AP, COCO's 101 points, when order has rearranged its right detections' IoUs. Objects: one or more."""
     ious = matches.ious.copy()
     ious[matches.right] = order(ious[matches.right])
-    num_right = np.cumsum(matches.right & (ious >= iou))
-    recall = num_right / matches.num_objects
-    precision = num_right / np.arange(1, len(recall) + 1)
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    reached = np.searchsorted(recall, RECALLS)
-    return float(np.append(best_from_here, 0.0)[reached].mean())
+    return float(class_curve(matches.scores, matches.right & (ious >= iou), matches.num_objects).mean())

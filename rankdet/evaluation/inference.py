@@ -45,11 +45,6 @@ def candidates(
     )
 
 
-def detect(detector: Detector, batch: Batch, device: torch.device) -> list[Detections]:
-    """Detections of one batch in the pixels of the image files, by this one view of each image."""
-    return [detector.postprocess.select(found) for found in candidates(detector, batch, device)]
-
-
 def detect_image(detector: Detector, views: Iterable[Batch], device: torch.device) -> Detections:
     """Detections of one image in all its views, each a batch of one, merged."""
     found = [candidates(detector, view, device)[0] for view in views]

@@ -1,7 +1,7 @@
 """COCO's matching of detections with objects at one IoU: what oLRP, the rank correlation and its bounds start from."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from pycocotools import mask
 from rankdet.evaluation.results import Result, by_category, check_results
 
 MOST = 100  # detections per image and class that count, COCO's rule
+MOST_IOU = 1 - 1e-10  # the evaluator's own guard for a threshold of 1
 RANGES = {  # COCO's ranges of object sizes, square pixels, both ends included
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
@@ -53,6 +54,24 @@ def coco_matches(
     return matches
 
 
+def take(
+    pairs: Iterable[tuple[int, int, float]], num_detections: int, ignored: np.ndarray, crowd: np.ndarray
+) -> np.ndarray:
+    """int64 [D]: the object that each of D = num_detections detections takes, by the rule of coco_matches; -1: none.
+
+    pairs: (detection, object, IoU) of those that may match, by detection, which choose in that order. ignored, crowd:
+    bool [G], of the objects; a crowd is ignored.
+    """
+    taken = np.full(num_detections, -1)
+    free, passed_over = [True] * len(ignored), ignored.tolist()
+    for detection, candidates in groupby(pairs, key=itemgetter(0)):
+        options = [(not passed_over[g], iou, g) for _, g, iou in candidates if free[g]]
+        if options:
+            taken[detection] = found = max(options)[-1]
+            free[found] = bool(crowd[found])
+    return taken
+
+
 class _Class:
     """One class's objects and best detections, and all pairs of the two in one image whose IoU is high enough."""
 
@@ -77,7 +96,7 @@ class _Class:
         self.crowd = np.array([bool(each.get("iscrowd", 0)) for each in objects], bool)
         self.ignored = self.crowd | np.array([bool(each.get("difficult", 0)) for each in objects], bool)
 
-        iou = min(iou, 1 - 1e-10)  # the evaluator's own guard for an IoU of 1
+        iou = min(iou, MOST_IOU)
         self.pairs: list[tuple[int, int, float]] = []  # detection, object, IoU; by detection, that is by falling score
         start = 0
         for image in sorted(by_image):
@@ -92,14 +111,12 @@ class _Class:
         low, high = limits
         ignored = self.ignored | (self.object_areas < low) | (self.object_areas > high)
         counts = (self.areas >= low) & (self.areas <= high)
+        taken = take(self.pairs, len(counts), ignored, self.crowd)
+        counts[taken >= 0] = ~ignored[taken[taken >= 0]]
         ious = np.zeros(len(counts))
-        free, passed_over = [True] * len(ignored), ignored.tolist()
-        for detection, candidates in groupby(self.pairs, key=itemgetter(0)):
-            options = [(not passed_over[g], iou, g) for _, g, iou in candidates if free[g]]
-            if options:
-                counts[detection], overlap, found = max(options)
-                ious[detection] = overlap if counts[detection] else 0.0
-                free[found] = bool(self.crowd[found])
+        for detection, found, overlap in self.pairs:
+            if counts[detection] and taken[detection] == found:
+                ious[detection] = overlap
         order = np.argsort(-self.scores, kind="stable")
         order = order[counts[order]]
         return Matches(self.scores[order], ious[order] > 0, ious[order], int((~ignored).sum()))

@@ -61,18 +61,6 @@ class PostProcess:
                 raise UserError(f"evaluation.{key}={getattr(self, key)}: must be 1 or more")
 
     @torch.no_grad()
-    def __call__(
-        self,
-        output: DetectorOutput,
-        scores: Tensor,
-        coder: Coder,
-        input_size: tuple[int, int],
-        targets: Sequence[Target],
-    ) -> list[Detections]:
-        """Detections of B images in one view each: candidates() and select()."""
-        return [self.select(found) for found in self.candidates(output, scores, coder, input_size, targets)]
-
-    @torch.no_grad()
     def candidates(
         self,
         output: DetectorOutput,

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rankdet.evaluation.curve import class_curve
 from rankdet.evaluation.results import Result
-from rankdet.report.precision_recall import class_curve
 from rankdet.report.verdicts import Verdicts, judge
 
 FOUND, TOUCHED = 0.5, 0.1  # TIDE's foreground and background IoU

@@ -1,16 +1,16 @@
 """Precision against recall, class by class as COCO draws it, and the score at which a detector is best used."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from rankdet.evaluation import operating_point
+from rankdet.evaluation.curve import RECALLS, class_curve
 from rankdet.evaluation.results import Result
 from rankdet.report.verdicts import Verdicts, judge
 
-RECALLS = np.linspace(0.0, 1.0, 101)
 NAMED = 8  # with more classes their curves are not named one by one
 
 
@@ -35,35 +35,11 @@ def class_curves(verdicts: Verdicts, categories: Sequence[dict[str, Any]]) -> di
     return curves
 
 
-def class_curve(scores: np.ndarray, right: np.ndarray, num_objects: int) -> np.ndarray:
-    """float64 [101]: the best precision at a recall of at least 0, 0.01 ... 1, and 0 where that is never reached.
-
-    Of D detections of one class, `scores` float [D] and `right` bool [D]; num_objects >= 1. Equal scores keep the order
-    given, as in pycocotools. A threshold just below each score gives one point of precision and recall.
-    """
-    right = right[np.argsort(-scores, kind="stable")]
-    num_right = np.cumsum(right)
-    precision = num_right / np.arange(1, len(right) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    first = np.searchsorted(num_right / num_objects, RECALLS, side="left")  # that reaches each recall
-    return np.append(envelope, 0.0)[first]
-
-
 def best_f1(verdicts: Verdicts) -> tuple[float, float]:
-    """(score, F1): the threshold whose detections (score >= it), all classes together, have the highest F1, and that.
-
-    F1 = 2 right / (detections + objects), at the IoU of the verdicts. Of several the highest score. (NaN, NaN) where
-    there is nothing to threshold, or no object.
-    """
+    """operating_point.best_f1 of all classes' detections together, at the IoU of the verdicts."""
     kept = ~verdicts.ignored
-    order = np.argsort(-verdicts.score[kept], kind="stable")
-    scores, right = verdicts.score[kept][order], verdicts.right[kept][order]
     num_objects = int(verdicts.objects.counts.sum())
-    if not len(scores) or not num_objects:
-        return math.nan, math.nan
-    f1 = 2 * np.cumsum(right) / (np.arange(1, len(scores) + 1) + num_objects)
-    f1[:-1][scores[:-1] == scores[1:]] = -1.0  # no threshold parts equal scores
-    return float(scores[f1.argmax()]), float(f1.max())
+    return operating_point.best_f1(verdicts.score[kept], verdicts.right[kept], num_objects)
 
 
 def draw_curves(axes: Axes, curves: dict[str, np.ndarray]) -> None:

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask
 
+from rankdet.evaluation.matches import MOST, MOST_IOU, take
 from rankdet.evaluation.results import Result, check_results
-
-MAX_DETECTIONS = 100  # per image and class: COCO looks at no more
 
 
 class Objects(NamedTuple):
@@ -67,7 +66,7 @@ def judge(ground_truth: dict[str, Any], results: Sequence[Result], iou: float = 
     parts = [_no_detections()]
     for image_id in sorted(detected):
         mine = [results[place] for place in detected[image_id]]
-        parts.append(_judge_image(mine, objects, np.array(there.get(image_id, []), np.int64), min(iou, 1 - 1e-10)))
+        parts.append(_judge_image(mine, objects, np.array(there.get(image_id, []), np.int64), min(iou, MOST_IOU)))
     return Verdicts(*(np.concatenate(column) for column in zip(*parts, strict=True)), objects)
 
 
@@ -83,7 +82,8 @@ def _judge_image(results: list[Result], objects: Objects, there: np.ndarray, iou
     if len(there):
         overlaps = np.asarray(mask.iou(boxes, objects.box[there], crowd.astype(np.uint8)))
     same = categories[:, None] == objects.category_id[there]
-    taken = _take(np.where(same, overlaps, 0.0), counts, crowd, iou)
+    pairs = [(d, g, overlaps[d, g]) for d, g in np.argwhere(same & (overlaps >= iou)).tolist()]
+    taken = take(pairs, len(boxes), ~counts, crowd)
     right, ignored = np.zeros((2, len(boxes)), bool)
     right[taken >= 0], ignored[taken >= 0] = counts[taken[taken >= 0]], ~counts[taken[taken >= 0]]
     found, found_iou = np.full(len(boxes), -1), np.zeros(len(boxes))
@@ -120,23 +120,8 @@ def _best(scores: np.ndarray, categories: np.ndarray) -> np.ndarray:
     order = np.argsort(-scores, kind="stable")
     kept = np.zeros(len(scores), bool)
     for category in np.unique(categories):
-        kept[order[categories[order] == category][:MAX_DETECTIONS]] = True
+        kept[order[categories[order] == category][:MOST]] = True
     return order[kept[order]]
-
-
-def _take(overlaps: np.ndarray, counts: np.ndarray, crowd: np.ndarray, iou: float) -> np.ndarray:
-    """int64 [D]: the column of `overlaps` [D, G] (0 between classes) that each detection takes, in order; -1: none."""
-    taken = np.full(len(overlaps), -1)
-    free = np.ones(overlaps.shape[1], bool)
-    reaches = overlaps >= iou
-    for row in reaches.any(axis=1).nonzero()[0]:
-        possible = reaches[row] & (free | crowd)
-        possible = possible & counts if (possible & counts).any() else possible
-        if possible.any():
-            values = np.where(possible, overlaps[row], -1.0)
-            taken[row] = len(values) - 1 - values[::-1].argmax()
-            free[taken[row]] = False
-    return taken
 
 
 def _greatest(overlaps: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from tabulate import tabulate
 
-from rankdet.files import replacing, write_text
+from rankdet.results.output import save_three
 
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "voc_AP50_11", "voc_AP50_area")
 PLOTTED = METRICS[:3]
@@ -33,12 +33,8 @@ class SweepTable(NamedTuple):
 
 def save_sweep(table: SweepTable, folder: Path, stem: str) -> list[Path]:
     """Writes folder/<stem>.md, .csv and .png, each whole or not at all; returns their paths."""
-    paths = [folder / f"{stem}{suffix}" for suffix in (".md", ".csv", ".png")]
-    write_text(paths[0], f"{markdown(table)}\n![the table above as curves]({stem}.png)\n")
-    write_text(paths[1], csv_text(table))
-    with replacing(paths[2]) as partial:
-        plot_sweep(table, partial)
-    return paths
+    text = f"{markdown(table)}\n![the table above as curves]({stem}.png)\n"
+    return save_three(folder, stem, text, csv_text(table), lambda path: plot_sweep(table, path))
 
 
 def markdown(table: SweepTable) -> str:

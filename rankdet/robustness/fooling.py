@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
+from rankdet.evaluation.operating_point import best_f1
 from rankdet.models.output import DetectorOutput
 from rankdet.robustness.deepfool import Fooled, deepfool
 
@@ -79,15 +81,9 @@ def operating_point(verdicts: Sequence[tuple[float, bool]], num_objects: int) ->
     Scores of different losses live on different scales; each model's own best point makes them comparable. It lies
     halfway between the last score kept and the next one below (at the end: half the last). 1 where nothing is right.
     """
-    ordered = sorted(verdicts, key=lambda verdict: -verdict[0])
-    best, threshold, right = 0.0, 1.0, 0
-    for kept, (score, good) in enumerate(ordered, start=1):
-        right += good
-        below = ordered[kept][0] if kept < len(ordered) else 0.0
-        f1 = 2 * right / (kept + num_objects)
-        if below < score and f1 > best:
-            best, threshold = f1, (score + below) / 2
-    return threshold
+    scores = np.array([score for score, _ in verdicts], np.float64)
+    score, f1 = best_f1(scores, np.array([right for _, right in verdicts], bool), num_objects)
+    return (score + max(scores[scores < score], default=0.0)) / 2 if f1 > 0 else 1.0
 
 
 def _logits_of_scores(detector: Detector, output: DetectorOutput) -> Tensor:
