@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from rankdet.config import one_line
 from rankdet.data.dataset import DetectionDataset
+from rankdet.data.one_class import OneClass
 from rankdet.data.records import DetectionSet, Source, Target
 from rankdet.data.view_dataset import ViewDataset
 from rankdet.data.views import Stretch, Views
@@ -19,10 +20,8 @@ from rankdet.errors import UserError
 from rankdet.evaluation.postprocess import PostProcess
 from rankdet.losses.criterion import Criterion
 from rankdet.losses.inputs import LossInputs
-from rankdet.losses.sampling import Sampler
-from rankdet.matching.assign import build_loss_inputs
-from rankdet.matching.max_iou import MaxIoUMatcher
 from rankdet.models.output import DetectorOutput
+from rankdet.training.stage import Stage
 
 
 @dataclass
@@ -30,20 +29,25 @@ class Detector:
     """A network with what its outputs mean."""
 
     model: nn.Module
-    criterion: Criterion
-    matcher: MaxIoUMatcher
+    stages: list[Stage]  # one an output; the detections' last
     postprocess: PostProcess
-    num_classes: int
-    sampler: Sampler | None = None
+
+    @property
+    def last(self) -> Stage:
+        """The stage whose outputs become detections."""
+        return self.stages[-1]
+
+    def detections_output(self, images: Tensor, targets: list[Target]) -> DetectorOutput:
+        """The last stage's output; of the targets only `shown` counts, and only where the model is in eval mode."""
+        return self.model(images) if len(self.stages) == 1 else self.model(images, targets)[-1]
 
     def assign(self, output: DetectorOutput, targets: list[Target]) -> LossInputs:
-        """Matches anchors with objects, and leaves out the negatives that the sampler does not keep."""
-        inputs = build_loss_inputs(output, targets, self.matcher, self.model.coder, self.num_classes)
-        return self.sampler(inputs) if self.sampler else inputs
+        """What the last stage learns from."""
+        return self.last.assign(output, targets)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """float [..., C] -> float [..., K] scores in [0, 1], as the loss means its logits."""
-        return self.criterion.classification.probabilities(logits)
+        """float [..., C] -> float [..., K] scores in [0, 1], as the last stage's loss means its logits."""
+        return self.last.probabilities(logits)
 
 
 def make(node: DictConfig, **arguments: Any) -> Any:  # noqa: ANN401
@@ -57,26 +61,45 @@ def make(node: DictConfig, **arguments: Any) -> Any:  # noqa: ANN401
 
 
 def build_detector(cfg: DictConfig, num_classes: int) -> Detector:
-    """The network of cfg.model for the scores that cfg.loss asks for, and the criterion of its loss terms."""
+    """The network of cfg.model for the scores that its losses ask for, with these losses.
+
+    cfg.rpn, where it is not empty, is what a first stage of proposals is matched with and trained by.
+    """
     if not (isinstance(cfg.prior, float) and 0 < cfg.prior < 1):
         raise UserError(f"prior={cfg.prior}: must be a number between 0 and 1")
+    criterion, scores = build_criterion(cfg, num_classes, cfg.prior)
+    matcher, sampler = make(cfg.matching), make(cfg.sampler) if cfg.get("sampler") else None
+    if not cfg.get("rpn"):
+        model = make(cfg.model, **scores)
+        stages = [Stage(criterion, matcher, model.coder, num_classes, sampler)]
+    else:
+        rpn_criterion, rpn_scores = build_criterion(cfg.rpn, 1, cfg.prior)
+        named = {f"rpn_{name}": value for name, value in rpn_scores.items()}
+        model = make(cfg.model, num_classes=num_classes, **scores, **named)
+        rpn_sampler = make(cfg.rpn.sampler) if cfg.rpn.sampler else None
+        first = Stage(rpn_criterion, make(cfg.rpn.matching), model.rpn_coder, 1, rpn_sampler, cfg.rpn.weight, "rpn ")
+        stages = [first, Stage(criterion, matcher, model.coder, num_classes, sampler)]
+    return Detector(model, stages, make(cfg.evaluation))
+
+
+def build_criterion(cfg: DictConfig, num_classes: int, prior: float) -> tuple[Criterion, dict[str, Any]]:
+    """The criterion of cfg.loss and cfg.box_loss, and the score channels that the former wants of a head."""
     loss = make(cfg.loss)
     if cfg.box_loss and getattr(loss, "has_box_loss", False):
         name = str(cfg.loss._target_).split(".")[-2]
         raise UserError(f"config: loss={name} trains the boxes too: set box_loss=none")
     terms = [loss] + ([make(cfg.box_loss)] if cfg.box_loss else [])
     try:
-        bias = loss.prior_bias(num_classes, cfg.prior)
+        bias = loss.prior_bias(num_classes, prior)
     except ValueError as error:  # a softmax over many classes cannot start each of them at any prior
         raise UserError(f"config: {error}; lower prior") from error
-    model = make(cfg.model, num_channels=loss.num_channels(num_classes), prior_bias=bias)
-    sampler = make(cfg.sampler) if cfg.get("sampler") else None  # runs older than the key have none
-    return Detector(model, Criterion(terms), make(cfg.matching), make(cfg.evaluation), num_classes, sampler)
+    return Criterion(terms), {"num_channels": loss.num_channels(num_classes), "prior_bias": bias}
 
 
 def open_source(cfg: DictConfig) -> Source:
     """Where the splits (train, val, trainval, test) of cfg.data are read from."""
-    return make(cfg.data.source)
+    source = make(cfg.data.source)
+    return OneClass(source) if cfg.get("one_class") else source  # runs older than the key have none
 
 
 def build_optimizer(cfg: DictConfig, parameters: list[Parameter], lr: float) -> Optimizer:

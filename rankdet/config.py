@@ -28,17 +28,30 @@ NOT_IDENTITY = (
     "data.root",
     "data.source.root",
     "data.cache",
+    "model.backbone.checkpoint",
     "schedule.monitor_every",
     "splits.monitor",
 )
 # Keys younger than published records, each at the value that computes what was computed before there was the key.
-NEUTRAL = {"loss.ranking_scope": "gpu", "sampler": {}, "test_input": {}}
+NEUTRAL = {
+    "loss.ranking_scope": "gpu",
+    "sampler": {},
+    "measure": {},
+    "test_input": {},
+    "rpn": {},
+    "candidates": {},
+    "one_class": False,
+    "micro_batch": 0,
+    "model.backbone.outputs": ["c3", "c4", "c5"],
+    "model.backbone.deformable": [],
+}
 # Groups that say how a run is tested: of a finished one another file of theirs may be chosen.
 TEST_GROUPS = ("test_input", "evaluation")
 # Settings counted in whole numbers, and the least that makes sense.
 COUNTS = {
     "seed": 0,
     "batch_size": 1,
+    "micro_batch": 0,
     "gpus": 0,
     "runtime.threads": 1,
     "runtime.num_workers": 0,
@@ -140,9 +153,14 @@ def config_hash(cfg: DictConfig) -> str:
 
 def run_directory(cfg: DictConfig) -> Path:
     """runs/<data>/<protocol>/<detector>_<backbone>-<loss>-<hash>/seed<k>: a function of the config alone."""
-    model, loss = (str(part._target_).split(".")[-2] for part in (cfg.model, cfg.loss))
-    run = f"{model}_{cfg.model.backbone.name}-{loss}-{config_hash(cfg)}"
+    loss = str(cfg.loss._target_).split(".")[-2]
+    run = f"{detector_name(cfg)}_{cfg.model.backbone.name}-{loss}-{config_hash(cfg)}"
     return Path(cfg.runtime.runs) / cfg.data.name / cfg.protocol.name / run / f"seed{cfg.seed}"
+
+
+def detector_name(cfg: DictConfig) -> str:
+    """retinanet, ssd, ...: the module that defines cfg's detector."""
+    return str(cfg.model._target_).split(".")[-2]
 
 
 def telling_settings(cfg: DictConfig) -> dict[str, Any]:

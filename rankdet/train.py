@@ -25,6 +25,8 @@ from rankdet.data.records import DetectionSet, data_hash
 from rankdet.errors import UserError
 from rankdet.evaluation.results import Result, headline, save_results
 from rankdet.files import write_json, write_text
+from rankdet.models.top_ranked import TopRanked
+from rankdet.trained import load_ranker
 from rankdet.training.checkpoint import (
     load_newest,
     random_state,
@@ -74,7 +76,11 @@ class Run:
         torch.manual_seed(cfg.seed)
         self.detector: Detector = build_detector(cfg, len(self.train_set.classes))
         self.detector.model.to(here.device, memory_format=torch.channels_last)  # a tenth faster on a CPU
-        self.detector.criterion.to(here.device)
+        if cfg.candidates:
+            ranker = load_ranker(Path(cfg.candidates.rpn), here.device)
+            self.detector.model.register_forward_hook(TopRanked(ranker, cfg.candidates.num))
+        for stage in self.detector.stages:
+            stage.criterion.to(here.device)
         self.seconds = {"train_seconds": 0.0, "cpu_seconds": 0.0}
         self.training = self.new_training()
 
@@ -86,17 +92,18 @@ class Run:
             device_ids = [self.here.device] if self.here.device.type == "cuda" else None
             model = DistributedDataParallel(model, device_ids=device_ids)
         schedule = make(cfg.schedule).for_run(len(self.train_set.records), cfg.batch_size)
-        self.detector.criterion.set_epoch_length(math.ceil(len(self.train_set.records) / cfg.batch_size))
+        for stage in self.detector.stages:
+            stage.criterion.set_epoch_length(math.ceil(len(self.train_set.records) / cfg.batch_size))
         return Training(
             model,
-            self.detector.criterion,
-            self.detector.assign,
+            self.detector.stages,
             build_optimizer(cfg, trainable, schedule.lr),
             schedule,
             self.here.device,
             cfg.precision,
             cfg.clip_grad_norm,
             self.here.size,
+            cfg.micro_batch,
         )
 
     def to_the_end(self) -> None:
@@ -139,7 +146,8 @@ class Run:
             if self.cfg.init_from:
                 return notes + initialise_from(self.detector.model, Path(self.cfg.init_from))
             backbone = self.cfg.model.backbone
-            if backbone.weights is None and (backbone.frozen_stages or backbone.norm == "frozen_bn"):
+            frozen = backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"
+            if backbone.weights is None and frozen:
                 raise UserError(
                     "model.backbone.weights=null would freeze random layers: also set model.backbone.frozen_stages=0 "
                     "and model.backbone.norm=bn or gn, or give weights"
@@ -153,7 +161,8 @@ class Run:
             )
         training = self.training
         self.detector.model.load_state_dict(checkpoint["model"])
-        training.criterion.load_state_dict(checkpoint["criterion"])
+        for stage, state in zip(training.stages, checkpoint["criteria"], strict=True):
+            stage.criterion.load_state_dict(state)
         training.optimizer.load_state_dict(checkpoint["optimizer"])
         training.scaler.load_state_dict(checkpoint["scaler"])
         training.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
@@ -183,7 +192,7 @@ class Run:
         """Everything that the remaining steps depend on, but for the random states."""
         return {
             "model": self.detector.model.state_dict(),
-            "criterion": self.training.criterion.state_dict(),
+            "criteria": [stage.criterion.state_dict() for stage in self.training.stages],
             "optimizer": self.training.optimizer.state_dict(),
             "scaler": self.training.scaler.state_dict(),
             "data_hash": self.data_hash,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from rankdet.build import Detector, build_detector
 from rankdet.config import load, merge_dotlist
@@ -48,3 +49,15 @@ def load_trained(directory: Path, device: torch.device, overrides: list[str]) ->
         raise UserError(f"{path}: does not fit the model of {', '.join(overrides) or 'config.yaml'}") from error
     detector.model.to(device, memory_format=torch.channels_last).eval()
     return TrainedRun(cfg, detector, tuple(weights["classes"]), tuple(weights["category_ids"]))
+
+
+def load_ranker(weights: Path, device: torch.device) -> nn.Module:
+    """The network of a finished run that tells objects from background, for candidates.rpn=.../weights.pt."""
+    if weights.name != "weights.pt":
+        raise UserError(f"candidates.rpn={weights}: give the weights.pt of a finished run with one_class=true")
+    trained = load_trained(weights.parent, device, [])
+    if len(trained.classes) > 1:
+        raise UserError(
+            f"candidates.rpn={weights}: knows the classes {', '.join(trained.classes)}; train it with one_class=true"
+        )
+    return trained.detector.model

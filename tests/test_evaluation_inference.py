@@ -173,6 +173,10 @@ class BrightDetector:
     model: nn.Module
     postprocess: PostProcess
 
+    def detections_output(self, images, targets):
+        """Its only output."""
+        return self.model(images)
+
     def probabilities(self, logits):
         """The logits are scores already."""
         return logits

@@ -158,7 +158,7 @@ def test_a_step_of_two_takes_the_mean_of_their_gradients(sparse, tmp_path):
     for rank in range(2):
         (batch,) = train_loader(dataset, 4, 1, 0, rank, 2)
         objects.append(sum(len(target.boxes) for target in batch.targets))
-        loss = alone.detector.criterion(alone.detector.assign(model.train()(batch.images), batch.targets))
+        loss = alone.detector.last.loss(alone.detector.assign(model.train()(batch.images), batch.targets))
         (loss.total / 2).backward()
     alone.training.optimizer.step()
     expected = flat(model)

@@ -43,7 +43,7 @@ def training(loss="ap", box_loss="smooth_l1", lr=1.0, precision="fp32", clip=Non
     schedule = StepSchedule(lr, 10, (), 0.1, 0, 1.0, 10)
     optimizer = torch.optim.SGD(detector.model.parameters(), lr=123.0)  # the schedule's word counts
     device = torch.device("cpu")
-    return Training(detector.model, detector.criterion, detector.assign, optimizer, schedule, device, precision, clip)
+    return Training(detector.model, detector.stages, optimizer, schedule, device, precision, clip)
 
 
 def reports_of(trained, batches):
@@ -96,7 +96,8 @@ class TestSteps:
         seen = []
         train(trained, [batch()], [lambda _: seen.extend(gradients(trained))])
         output = model(batch().images)
-        trained.criterion(trained.assign(output, batch().targets)).total.backward()
+        (stage,) = trained.stages
+        stage.loss(stage.assign(output, batch().targets)).total.backward()
         ordinary = [p.grad for p in model.parameters()]
         assert len(seen) == len(ordinary) > 50
         assert all(torch.equal(a, b) for a, b in zip(seen, ordinary, strict=True))
@@ -183,7 +184,7 @@ class TestNonFinite:
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_a_loss_names_step_parts_and_images(self, value):
         trained = training(lr=0.01)
-        trained.criterion = Spoilt(trained.criterion, 2, lambda total: total * value)
+        trained.stages[0].criterion = Spoilt(trained.stages[0].criterion, 2, lambda total: total * value)
         message, steps, untouched = self.stopped(trained)
         assert message.startswith("step 2: the loss is not finite, ap=")
         assert ", box=" in message
@@ -205,7 +206,7 @@ class TestNonFinite:
     @pytest.mark.parametrize("clip", [None, 1.0])
     def test_a_gradient_of_a_finite_loss(self, clip):
         trained = training(lr=0.01, clip=clip)
-        trained.criterion = Spoilt(trained.criterion, 1, InfiniteGradient.apply)
+        trained.stages[0].criterion = Spoilt(trained.stages[0].criterion, 1, InfiniteGradient.apply)
         message, steps, untouched = self.stopped(trained)
         assert message.startswith("step 1: the gradient is not finite, ")
         assert "80, 81" in message
@@ -214,7 +215,7 @@ class TestNonFinite:
     def test_with_fp16_an_overflow_is_the_scalers_to_mend(self):
         """It skips the step and halves its factor; that is how it finds the right one."""
         trained = training(lr=0.01, precision="fp16")
-        trained.criterion = Spoilt(trained.criterion, 0, InfiniteGradient.apply)
+        trained.stages[0].criterion = Spoilt(trained.stages[0].criterion, 0, InfiniteGradient.apply)
         before, scale = weights(trained), trained.scaler.get_scale()
         train(trained, [batch()], [])
         assert all(torch.equal(a, b) for a, b in zip(before, weights(trained), strict=True))
@@ -229,7 +230,7 @@ class TestPrecision:
         trained = training(lr=0.01, precision=precision)
         seen = {}
         trained.model.heads.class_output.register_forward_hook(lambda m, i, output: seen.update(network=output.dtype))
-        trained.criterion.register_forward_pre_hook(
+        trained.stages[0].criterion.register_forward_pre_hook(
             lambda m, inputs: seen.update(
                 loss=inputs[0].logits.dtype,
                 boxes=inputs[0].pred_deltas.dtype,
@@ -271,7 +272,7 @@ class TestStopwatch:
                 return gradient
 
         plain, slow = training(), training()
-        slow.criterion = Spoilt(slow.criterion, 0, Slow.apply)
+        slow.stages[0].criterion = Spoilt(slow.stages[0].criterion, 0, Slow.apply)
         laps = [reports_of(t, [batch()])[0].stopwatch.totals() for t in (plain, slow)]
         assert laps[0].keys() == laps[1].keys() == {"data", "forward", "matching", "loss", "backward"}
         assert laps[1]["loss"] >= 0.2

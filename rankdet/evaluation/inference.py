@@ -8,9 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rankdet.data.records import Batch
+from rankdet.data.records import Batch, Target
 from rankdet.evaluation.postprocess import Candidates, Detections, PostProcess, laxest, pool
 from rankdet.evaluation.results import Result, to_results
+from rankdet.models.output import DetectorOutput
 from rankdet.models.padding import padding_unseen
 
 
@@ -19,6 +20,9 @@ class Detector(Protocol):
 
     model: nn.Module
     postprocess: PostProcess
+
+    def detections_output(self, images: Tensor, targets: list[Target]) -> DetectorOutput:
+        """The network's output that becomes detections."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """float [..., C] -> float [..., K] scores in [0, 1]."""
@@ -34,7 +38,7 @@ def candidates(
     was_training = model.training
     model.eval()
     with padding_unseen(model, size, [target.shown or size for target in batch.targets]):
-        output = model(batch.images.to(device))
+        output = detector.detections_output(batch.images.to(device), batch.targets)
     model.train(was_training)
     return (rule or detector.postprocess).candidates(
         output,

@@ -80,15 +80,19 @@ class PostProcess:
         names = [target.image_id for target in targets]
         scores = scores.float()
         _require_finite(scores.isfinite().flatten(1).all(1), "scores", names)
+        if output.taking_part is not None:
+            scores = scores.masked_fill(~output.taking_part[:, :, None], -1.0)
         shown = [target.shown or input_size for target in targets]
-        if any(size != input_size for size in shown):
+        if output.anchors.dim() == 2 and any(size != input_size for size in shown):  # proposals lie in no cells
             padding = torch.stack([in_padding(output.anchors, output.level_sizes, size) for size in shown])
             scores = scores.masked_fill(padding[:, :, None], -1.0)
         found, rank, anchor, label = self._best(scores, output.level_sizes)
 
         image, place = (found > self.score_threshold).nonzero(as_tuple=True)
         found, rank, anchor, label = (values[image, place] for values in (found, rank, anchor, label))
-        boxes = coder.decode(output.anchors[anchor], output.deltas[image, anchor].float())
+        anchors = output.anchors[anchor] if output.anchors.dim() == 2 else output.anchors[image, anchor]
+        deltas = output.deltas[image, anchor] if output.deltas.dim() == 3 else output.deltas[image, anchor, label]
+        boxes = coder.decode(anchors, deltas.float())
         finite = torch.ones(len(names), dtype=torch.bool, device=boxes.device)
         finite[image[~boxes.isfinite().all(1)]] = False
         _require_finite(finite, "boxes", names)

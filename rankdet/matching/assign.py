@@ -1,6 +1,7 @@
 """From a detector's output and the images' objects to what the losses see."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -8,33 +9,56 @@ from torchvision.ops import box_area
 
 from rankdet.data.records import Target
 from rankdet.losses.inputs import LossInputs
-from rankdet.matching.boxes import BoxCoder
 from rankdet.matching.max_iou import IGNORED
 from rankdet.models.output import DetectorOutput
+from rankdet.models.padding import in_padding
 
 IGNORED_SHARE = 0.5  # of an anchor's own area; IoU would never reach a large crowd region
 
-Matcher = Callable[[Tensor, Tensor], Tensor]  # (anchors [A, 4], boxes [G, 4]) -> int64 [A], see MaxIoUMatcher
+
+class Matcher(Protocol):
+    """Which object, if any, each anchor of one image answers for."""
+
+    def __call__(self, anchors: Tensor, boxes: Tensor, level_sizes: Sequence[int]) -> Tensor:
+        """Anchors [A, 4], so many per pyramid level, objects [G, 4] (G may be 0), xyxy -> int64 [A]: the object's
+        index, NEGATIVE or IGNORED (see matching/max_iou.py)."""
+
+
+class Coder(Protocol):
+    """What box deltas mean, given an anchor; see BoxCoder."""
+
+    def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """[N, 4] anchors and boxes, xyxy, to [N, 4] deltas."""
+
+    def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
+        """[N, 4] anchors, xyxy, and deltas to [N, 4] boxes, xyxy."""
+
 
 
 def build_loss_inputs(
-    output: DetectorOutput, targets: Sequence[Target], matcher: Matcher, coder: BoxCoder, num_classes: int
+    output: DetectorOutput, targets: Sequence[Target], matcher: Matcher, coder: Coder, num_classes: int
 ) -> LossInputs:
     """Matches every image's anchors (see LossInputs for the shapes); K = num_classes, one positive class per anchor.
 
     Objects flagged `ignore` are matched to nothing: anchors of which they cover more than half become -1 in every
-    class, unless an object has them. Targets may lie on another device. No gradient flows to anchors or targets.
+    class, unless an object has them; so do anchors whose cell lies in the padding and those that the output leaves out.
+    With num_classes = 1 objects of all classes are one. Targets may lie on another device. No gradient flows to anchors
+    or targets.
     """
-    anchors, device = output.anchors, output.anchors.device
-    num_anchors = len(anchors)
+    device = output.anchors.device
     matches, boxes, classes = [], [], []
     num_objects = 0
-    for target in targets:
+    for image, target in enumerate(targets):
+        anchors = output.anchors_of(image)
         target_boxes, ignore = target.boxes.to(device), target.ignore.to(device)
         objects = target_boxes[~ignore]
-        matched = matcher(anchors, objects)
-        unmatched = torch.where(covered(anchors, target_boxes[ignore]), IGNORED, matched)
-        matches.append(torch.where(matched >= 0, matched + num_objects, unmatched))
+        matched = matcher(anchors, objects, output.level_sizes)
+        idle = covered(anchors, target_boxes[ignore])
+        if target.shown is not None and output.anchors.dim() == 2:
+            idle |= in_padding(anchors, output.level_sizes, target.shown)
+        if output.taking_part is not None:
+            idle |= ~output.taking_part[image]
+        matches.append(torch.where(matched >= 0, matched + num_objects, torch.where(idle, IGNORED, matched)))
         boxes.append(objects)
         classes.append(target.labels.to(device)[~ignore])
         num_objects += len(objects)
@@ -42,11 +66,15 @@ def build_loss_inputs(
     rows = (match >= 0).nonzero().squeeze(1)  # [P]
     objects = match[rows]
     target_boxes = torch.cat(boxes)[objects]
-    positives = rows * num_classes + torch.cat(classes)[objects]
+    target_classes = torch.cat(classes)[objects] if num_classes > 1 else torch.zeros_like(objects)
+    positives = rows * num_classes + target_classes
     labels = (match == IGNORED).to(torch.int8).neg().repeat_interleave(num_classes)
     labels[positives] = 1
-    positive_anchors = anchors[rows % num_anchors]
-    pred_deltas = output.deltas.reshape(-1, 4)[rows]
+    num_anchors = output.anchors.shape[-2]
+    positive_anchors = output.anchors.reshape(-1, 4)[rows if output.anchors.dim() == 3 else rows % num_anchors]
+    pred_deltas = output.deltas.flatten(0, 1)[rows]  # [P, 4], or [P, K, 4]
+    if pred_deltas.dim() == 3:
+        pred_deltas = pred_deltas[torch.arange(len(rows), device=device), target_classes]
     return LossInputs(
         logits=output.logits,
         labels=labels.view(len(targets), num_anchors, num_classes),

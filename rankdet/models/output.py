@@ -1,4 +1,4 @@
-"""What every single-stage detector returns."""
+"""What a detector returns: one output of a single-stage detector, one per stage of another."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,18 @@ from torch import Tensor
 
 
 class DetectorOutput(NamedTuple):
-    """B images, A anchors (finest level first; within one row-major over cells, then over the cell's anchors)."""
+    """B images, A anchors (finest level first; within one row-major over cells, then over the cell's anchors).
+
+    The anchors of a second stage are the first one's proposals: other boxes in each image, and where one has fewer than
+    A, the rest of its rows are empty boxes that take no part. C score channels; K classes.
+    """
 
     logits: Tensor  # float [B, A, C]
-    deltas: Tensor  # float [B, A, 4]: dx, dy, log dw, log dh over the coder's stds
-    anchors: Tensor  # float32 [A, 4]: xyxy, pixels of the network's input
+    deltas: Tensor  # float [B, A, 4]: dx, dy, log dw, log dh over the coder's stds; [B, A, K, 4]: a box per class
+    anchors: Tensor  # float32 [A, 4] or [B, A, 4]: xyxy, pixels of the network's input
     level_sizes: tuple[int, ...]  # anchors per pyramid level; sums to A
+    taking_part: Tensor | None = None  # bool [B, A]: which anchors may be negatives or detections; None: all
+
+    def anchors_of(self, image: int) -> Tensor:
+        """float32 [A, 4]: the anchors of one image of the batch."""
+        return self.anchors if self.anchors.dim() == 2 else self.anchors[image]

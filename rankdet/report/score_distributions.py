@@ -45,9 +45,9 @@ def anchor_scores(detector: Detector, batches: Iterable[Batch], device: torch.de
     detector.model.eval()
     batches = tqdm(batches, desc="anchors", unit="batch", leave=False, disable=not sys.stderr.isatty())
     for batch in without_padding(batches):
-        output = detector.model(batch.images.to(device))
-        coder, matcher = detector.model.coder, detector.matcher
-        inputs = build_loss_inputs(output, batch.targets, matcher, coder, detector.num_classes)
+        output = detector.detections_output(batch.images.to(device), batch.targets)
+        stage = detector.last
+        inputs = build_loss_inputs(output, batch.targets, stage.matcher, stage.coder, stage.num_classes)
         scores = detector.probabilities(output.logits.float())
         total = total.plus(count_anchors(scores, inputs.labels, output.anchors, batch.targets))
     return total

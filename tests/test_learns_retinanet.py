@@ -1,0 +1,9 @@
+"""The mini RetinaNet learns, in a minute."""
+
+import learning
+import pytest
+
+
+@pytest.mark.full
+def test_it_learns(tmp_path):
+    learning.assert_learns(tmp_path, ["loss=ap", "schedule.lr=0.004", "box_loss.weight=4"], floor=0.15)
