@@ -59,6 +59,7 @@ COUNTS = {
     "runtime.checkpoint_every": 1,
     "runtime.monitor_images": 1,
 }
+SWITCHES = ("runtime.compile", "runtime.channels_last")  # true or false
 
 
 def compose(overrides: list[str]) -> DictConfig:
@@ -100,6 +101,10 @@ def checked(cfg: DictConfig, choices: Mapping[str, str | None]) -> DictConfig:
         value = OmegaConf.select(cfg, key)
         if type(value) is not int or value < least:
             raise UserError(f"config: {key}={value}: must be a whole number from {least} on")
+    for key in SWITCHES:
+        value = OmegaConf.select(cfg, key)
+        if type(value) is not bool:
+            raise UserError(f"config: {key}={value}: must be true or false")
     OmegaConf.set_struct(cfg, True)
     return cfg
 
