@@ -21,7 +21,7 @@ def assert_learns(folder: Path, overrides: Sequence[str], floor: float, steps: i
     """
     run = trained(folder / "whole", overrides, steps)
     entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    losses = [entry["train/loss"] for entry in entries if "train/loss" in entry]
     assert len(losses) == steps // 20
     assert losses[-1] < 6 / 7 * losses[0], losses
     found = json.loads((run / "record.json").read_text())["metrics"]["AP50"]
