@@ -1,8 +1,9 @@
-"""Copies finished runs' records to experiments/records/ and regenerates the tables of experiments/published.yaml."""
+"""Copies finished runs' records to experiments/records/ and regenerates all that experiments/published.yaml lists."""
 
 import sys
 from pathlib import Path
 
+from rankdet.figures.publish import publish_figures
 from rankdet.results.front import exit_code
 from rankdet.results.publish import publish
 
@@ -13,7 +14,7 @@ def main(root: Path = ROOT) -> int:
     """Exit code: 0, or 2 for a mistake in a file."""
 
     def act() -> int:
-        for path in publish(root):
+        for path in [*publish(root), *publish_figures(root)]:
             print(path.relative_to(root))
         return 0
 

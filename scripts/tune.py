@@ -12,6 +12,7 @@ from rankdet.results.plan import choose_data
 from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
 from rankdet.results.tune import load_grid, make_trials, tuning_yaml
+from rankdet.results.tuning import RETINANET, file_name
 from rankdet.training.codes import NOT_FINITE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--protocol", default="mini", help="mini or mini_long: both use what is found under the grid's")
     parser.add_argument("--data", default="shapes", help="shapes, or a folder in VOC or COCO layout")
+    parser.add_argument("--detector", default=RETINANET, help="one of those in experiments/tuning/grid.yaml")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
     parser.add_argument(
         "--gpus", type=int, default=0, choices=(0, 1), help="1: insist on a GPU; 0: one if there is one"
@@ -37,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def tune(args: argparse.Namespace, root: Path) -> int:
-    """Runs the grid and writes runs/tuning/<data>.yaml, unless a run failed for another reason than divergence."""
-    grid = load_grid(root / "experiments" / "tuning" / "grid.yaml")
+    """Runs a detector's grid and writes its file in runs/tuning/, unless a run failed otherwise than by divergence."""
+    grid = load_grid(root / "experiments" / "tuning" / "grid.yaml", args.detector)
     if args.protocol not in (grid.protocol, "mini_long"):
         raise UserError(f"PROTOCOL={args.protocol}: the grid in experiments/tuning/grid.yaml is for {grid.protocol}")
     data = choose_data(args.data)
@@ -52,7 +54,7 @@ def tune(args: argparse.Namespace, root: Path) -> int:
     if broken:
         print(failure_report(broken), file=sys.stderr)
         return 1
-    path = root / "runs" / "tuning" / f"{data.name}.yaml"
+    path = root / "runs" / "tuning" / file_name(data.name, grid.detector)
     text = tuning_yaml(grid, data.name, trials, run_records(runs))
     write_text(path, text)
     print(text)

@@ -5,6 +5,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from rankdet.config import compose
+from rankdet.results.describe_tuning import title, tuning_lines
+from rankdet.results.plan import Run
 from rankdet.results.records import Record
 from rankdet.results.tables import Ordering, Table, orderings
 from rankdet.robustness.conditions import CONDITIONS
@@ -12,7 +14,7 @@ from rankdet.robustness.conditions import CONDITIONS
 Recorded = Record | Mapping[str, Any]
 
 PROTOCOLS = {
-    "mini": "a quarter-width RetinaNet from scratch, minutes on a CPU",
+    "mini": "a quarter-width {} from scratch, minutes on a CPU",
     "mini_long": "the mini protocol with four times the steps",
     "paper": "the paper's training, tested at a shorter side of {} with the aspect ratio kept",
 }
@@ -26,15 +28,19 @@ def description(table: Table) -> list[str]:
         "names, and its numbers are as printed, on its own data."
     ]
     if records:
-        lines += [_protocol(table), _data(table), _seeds(table), _budget(table), _machine(records), _commits(records)]
+        shown_runs = [row.planned.runs[0] for row in table.rows if row.shown]
+        trained = [run.train_split for run in _runs(table)]
+        lines += [protocol_line(plan.protocol, shown_runs, records), *run_facts(plan.data.name, trained, records)]
     lines += _retests(table)
     lines += plan.manifest.notes
+    if plan.protocol == "paper" and plan.manifest.paper_overrides:
+        lines.append(f"In every row: {' '.join(plan.manifest.paper_overrides)}.")
     if plan.args:
         lines.append(f"Own overrides in every row whose loss has them: {' '.join(plan.args)}.")
     if plan.protocol in ("mini", "mini_long"):
         if plan.manifest.mini_overrides:
             lines.append(f"In every row under mini: {' '.join(plan.manifest.mini_overrides)}.")
-        lines += [*plan.manifest.mini_notes, *_tuning(table)]
+        lines += [*plan.manifest.mini_notes, *tuning_lines(plan, _runs(table))]
         lines.append(
             "The paper's numbers come from other data, a larger pretrained detector and far longer training. Heights "
             "do not compare, and nothing here confirms or refutes them: only the order of the rows is set against the "
@@ -44,39 +50,45 @@ def description(table: Table) -> list[str]:
     return lines
 
 
-def _protocol(table: Table) -> str:
-    versions = _list(record["protocol_version"] for record in table.records)
-    what = PROTOCOLS[table.plan.protocol]
-    if table.plan.protocol == "paper":
+def _runs(table: Table) -> list[Run]:
+    return [run for row in table.rows for run in row.planned.runs]
+
+
+def protocol_line(protocol: str, runs: Sequence[Run], records: Sequence[Record]) -> str:
+    """What the protocol is, for runs of which records are there."""
+    versions = _list(record["protocol_version"] for record in records)
+    what = PROTOCOLS[protocol]
+    if protocol == "paper":
         what = what.format(compose(["protocol=paper"]).test_input.shorter)
-    return f"Protocol: {table.plan.protocol}, version {versions} ({what})."
+        tests = {run.detector: item for run in runs for item in run.overrides if item.startswith("test_input=")}
+        what += "".join(f"; {title(detector)}: {item}" for detector, item in tests.items())
+    else:
+        what = what.format(" or ".join(dict.fromkeys(title(run.detector) for run in runs)))
+    return f"Protocol: {protocol}, version {versions} ({what})."
 
 
-def _data(table: Table) -> str:
-    trained = _list(run.train_split for row in table.rows for run in row.planned.runs)
-    tested = _list(record["split"] for record in table.records)
-    images = [record["num_images"] for record in table.records]
-    hashes = [record["data_hash"].split("-") for record in table.records]
-    return (
-        f"Data: {table.plan.data.name}; trained on {trained} ({_range(n['train'] for n in images)} images, annotations "
-        f"hashed to {_list(h[0] for h in hashes)}), reported on {tested} ({_range(n['test'] for n in images)} images, "
-        f"{_list(h[1] for h in hashes)})."
-    )
+def run_facts(data: str, trained: Iterable[str], records: Sequence[Record], tested: bool = True) -> list[str]:
+    """Data, seeds, budget, hardware and code of records. data: its name; trained: the splits that were learnt from.
 
-
-def _seeds(table: Table) -> str:
-    return f"Seeds: {_list(sorted(record['seed'] for record in table.records))}."
-
-
-def _budget(table: Table) -> str:
-    records = table.records
+    tested: whether what is reported comes from the test split."""
+    images = [record["num_images"] for record in records]
+    hashes = [record["data_hash"].split("-") for record in records]
     wall = [record["train_seconds"] for record in records]
     cpu = sum(record["cpu_seconds"] for record in records)
-    return (
+    test = (
+        f", reported on {_list(record['split'] for record in records)} ({_range(n['test'] for n in images)} images, "
+        f"{_list(h[1] for h in hashes)})"
+    )
+    return [
+        f"Data: {data}; trained on {_list(trained)} ({_range(n['train'] for n in images)} images, annotations "
+        f"hashed to {_list(h[0] for h in hashes)}){test if tested else ''}.",
+        f"Seeds: {_list(sorted(record['seed'] for record in records))}.",
         f"Budget of a run: {_range(record['steps'] for record in records)} steps, "
         f"{_range(record['image_passes'] for record in records)} images seen, {min(wall):.0f} to {max(wall):.0f} s of "
-        f"training. All {len(records)} runs: {cpu / 60:.0f} CPU minutes of training."
-    )
+        f"training. All {len(records)} runs: {cpu / 60:.0f} CPU minutes of training.",
+        _machine(records),
+        _commits(records),
+    ]
 
 
 def _machine(records: Sequence[Recorded]) -> str:
@@ -111,48 +123,6 @@ def _retests(table: Table) -> list[str]:
     return lines
 
 
-def _tuning(table: Table) -> list[str]:
-    plan, tuning = table.plan, table.plan.tuning
-    if tuning is None:
-        return ["Learning rate and box weight are the configuration's defaults: nothing was tuned (make tune does)."]
-    seeds = _list(tuning.seeds)
-    where = f"protocol {tuning.protocol} version {tuning.protocol_version}, seed {seeds}"
-    lines = [
-        f"Tuned per loss on {tuning.data}, split val, the same {tuning.num_trials} settings for each ({where}): "
-        + "; ".join(f"{loss}: {_settings(best)}" for loss, best in sorted(_used(table).items()))
-        + "."
-    ]
-    if tuning.data != plan.data.name:
-        lines.append(
-            f"These settings were tuned on {tuning.data}, not on {plan.data.name}; make tune DATA=... searches here."
-        )
-    used = sorted(_used(table))
-    edges = [f"{' and '.join(tuning.edges[loss])} for {loss}" for loss in used if tuning.edges.get(loss)]
-    if edges:
-        lines.append(f"At the edge of the grid, so that a better value may lie beyond: {', '.join(edges)}.")
-    collapsed = [f"{tuning.collapsed[loss]} with {loss}" for loss in used if tuning.collapsed.get(loss)]
-    if collapsed:
-        lines.append(f"Of the {tuning.num_trials} settings of a loss, these ended below 1 AP: {', '.join(collapsed)}.")
-    versions = {run.protocol_version for row in table.rows for run in row.planned.runs}
-    if plan.protocol == tuning.protocol and versions != {tuning.protocol_version}:
-        lines.append(f"The settings are stale: tuned under version {tuning.protocol_version} of the protocol.")
-    return lines
-
-
-def _used(table: Table) -> dict[str, tuple[str, ...]]:
-    """loss -> the tuned overrides that its rows took over."""
-    used: dict[str, tuple[str, ...]] = {}
-    for row in table.rows:
-        for run in row.planned.runs:
-            loss = next(item for item in run.overrides if item.startswith("loss=")).removeprefix("loss=")
-            used[loss] = run.tuned
-    return used
-
-
-def _settings(tuned: tuple[str, ...]) -> str:
-    return ", ".join(item.replace("=", " ") for item in tuned) or "none, defaults"
-
-
 def _order(table: Table) -> list[str]:
     metrics = dict.fromkeys(metric for printed in table.plan.manifest.tables for metric in printed.columns)
     found = {metric: orderings(table, metric) for metric in (["AP"] if "AP" in metrics else metrics)}
@@ -167,7 +137,8 @@ def _order(table: Table) -> list[str]:
 def _ordering_line(item: Ordering, metric: str) -> str:
     """Counts and one correlation with its spread, for one printed table."""
     pairs = "1 pair" if item.num_pairs == 1 else f"{item.num_pairs} pairs"
-    text = f"Order by {metric}, {item.table}: our means put {item.as_printed} of {pairs} of rows in the paper's order. "
+    where = f"{item.table}, {title(item.detector)}" if item.detector else item.table
+    text = f"Order by {metric}, {where}: our means put {item.as_printed} of {pairs} of rows in the paper's order. "
     if item.separated:
         text += (
             f"In {item.separated} all runs of one row lie above all of the other, "

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from rankdet.errors import UserError
-from rankdet.results.reading import check_keys, read_yaml
+from rankdet.results.reading import check_keys, items, override_list, read_yaml, seed_list, strings
 from rankdet.results.registry import PrintedRow, PrintedTable, Registry
 from rankdet.robustness.conditions import CONDITIONS
 
 KEYS = ("tables", "experiment", "seeds", "rows")
-OPTIONAL = ("mini_overrides", "mini_notes", "notes", "columns")
+OPTIONAL = ("mini_overrides", "paper_overrides", "mini_notes", "notes", "columns")
 RETEST_KEYS = ("tables", "trainings_of", "rows")  # of a manifest that trains nothing of its own
 RETEST_OPTIONAL = ("mini_notes", "notes", "columns")
-ROW_KEYS = ("overrides", "mini", "paper", "reason", "same_run_as", "same_weights_as", "test")
-# What the front-end decides; a row that set them too would silently win or lose.
-RESERVED = ("experiment", "protocol", "data", "data.root", "seed", "gpus")
+PROTOCOL_KEYS = ("paper", "reason", "mini_overrides", "paper_overrides")
+ROW_KEYS = ("overrides", "mini", *PROTOCOL_KEYS, "same_run_as", "same_weights_as", "test")
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class ManifestRow:
     same_run_as: str | None  # key of the row that these runs belong to
     same_weights_as: str | None = None  # likewise, where only the test is another
     test: tuple[str, ...] = ()  # settings of another test than the training's own; needs no training of its own
+    mini_overrides: tuple[str, ...] = ()  # on top of overrides under mini and mini_long
+    paper_overrides: tuple[str, ...] = ()  # likewise under paper
 
     @property
     def trained_as(self) -> str:
@@ -41,6 +42,10 @@ class ManifestRow:
     def loss(self) -> str:
         """The row's choice of the config group loss."""
         return next(item.removeprefix("loss=") for item in self.overrides if item.startswith("loss="))
+
+    def under(self, protocol: str) -> tuple[str, ...]:
+        """The row's own settings under a protocol; later ones take over."""
+        return (*self.overrides, *(self.paper_overrides if protocol == "paper" else self.mini_overrides))
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long; mini_notes:
-    sentences about what that does to the rows, printed under the table, as notes are under every protocol. columns:
-    those that show something else than the training's own metric of their name."""
+    """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long; paper_overrides:
+    likewise under paper; mini_notes: sentences about what mini does to the rows, printed under the table, as notes are
+    under every protocol. columns: those that show something else than the training's own metric of their name."""
 
     path: Path
     paper: str
@@ -68,6 +73,11 @@ class Manifest:
     rows: dict[str, ManifestRow]
     notes: tuple[str, ...] = ()
     columns: dict[str, Cell] = field(default_factory=dict)
+    paper_overrides: tuple[str, ...] = ()
+
+    def under(self, protocol: str) -> tuple[str, ...]:
+        """What is added to all rows under a protocol."""
+        return self.paper_overrides if protocol == "paper" else self.mini_overrides
 
     def printed(self) -> Iterable[tuple[PrintedTable, PrintedRow]]:
         """Every printed row, quoted ones included, in the paper's order."""
@@ -86,7 +96,8 @@ def load_manifest(path: Path, registry: Registry) -> Manifest:
         raw = check_keys(raw, str(path), RETEST_KEYS, RETEST_OPTIONAL)
         trainings = load_manifest(path.with_name(f"{raw['trainings_of']}.yaml"), registry)
         manifest = _content(raw, path, registry, trainings.rows)
-        shared = {name: getattr(trainings, name) for name in ("experiment", "seeds", "mini_overrides")}
+        names = ("experiment", "seeds", "mini_overrides", "paper_overrides")
+        shared = {name: getattr(trainings, name) for name in names}
         return replace(manifest, **shared, mini_notes=(*trainings.mini_notes, *manifest.mini_notes))
     return _content(check_keys(raw, str(path), KEYS, OPTIONAL), path, registry, None)
 
@@ -95,10 +106,8 @@ def _content(
     raw: Mapping[str, Any], path: Path, registry: Registry, trainings: dict[str, ManifestRow] | None
 ) -> Manifest:
     """trainings: the rows of another manifest whose weights these rows test."""
-    tables = tuple(registry.table(str(table)) for table in _list(raw["tables"], f"{path}: tables"))
-    seeds = _list(raw.get("seeds", [0]), f"{path}: seeds")
-    if not seeds or len(set(seeds)) != len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise UserError(f"{path}: seeds: expected different whole numbers, got {seeds}")
+    tables = tuple(registry.table(str(table)) for table in items(raw["tables"], f"{path}: tables"))
+    seeds = seed_list(raw.get("seeds", [0]), f"{path}: seeds")
     if not isinstance(raw["rows"], dict):
         raise UserError(f"{path}: rows: expected a mapping from row keys to runs")
     rows = {str(key): _row(str(key), value, path, trainings is not None) for key, value in raw["rows"].items()}
@@ -110,11 +119,12 @@ def _content(
         name=path.stem,
         tables=tables,
         experiment=str(raw.get("experiment")),
-        seeds=tuple(seeds),
-        mini_overrides=_overrides(raw.get("mini_overrides", []), f"{path}: mini_overrides"),
-        mini_notes=tuple(str(note) for note in _list(raw.get("mini_notes", []), f"{path}: mini_notes")),
+        seeds=seeds,
+        mini_overrides=override_list(raw.get("mini_overrides", []), f"{path}: mini_overrides"),
+        mini_notes=strings(raw.get("mini_notes", []), f"{path}: mini_notes"),
         rows=rows,
-        notes=tuple(str(note) for note in _list(raw.get("notes", []), f"{path}: notes")),
+        notes=strings(raw.get("notes", []), f"{path}: notes"),
+        paper_overrides=override_list(raw.get("paper_overrides", []), f"{path}: paper_overrides"),
         columns=_columns(raw.get("columns", {}), tables, f"{path}: columns"),
     )
 
@@ -136,22 +146,28 @@ def _row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestRow:
     row = check_keys(raw, where, (), ROW_KEYS)
     if retests_only or "same_weights_as" in row:
         row = check_keys(raw, where, ("same_weights_as",), ("test",))
-        test = _overrides(row.get("test", []), f"{where}.test")
+        test = override_list(row.get("test", []), f"{where}.test")
         return ManifestRow(key, (), False, False, None, None, str(row["same_weights_as"]), test)
     if "same_run_as" in row:
         if len(row) > 1:
             raise UserError(f"{where}: same_run_as stands alone, the other row's settings hold; remove the other keys")
         return ManifestRow(key, (), False, False, None, str(row["same_run_as"]))
-    row = check_keys(raw, where, ("overrides", "mini"), ("paper", "reason"))
+    row = check_keys(raw, where, ("overrides", "mini"), PROTOCOL_KEYS)
     for flag in ("mini", "paper"):
         if type(row.get(flag, False)) is not bool:
             raise UserError(f"{where}.{flag}: expected true or false, got {row[flag]!r}")
     if row["mini"] == ("reason" in row):
         raise UserError(f"{where}: a row says reason if, and only if, it is mini: false")
-    overrides = _overrides(row["overrides"], f"{where}.overrides")
+    overrides = override_list(row["overrides"], f"{where}.overrides")
     if not any(item.startswith("loss=") for item in overrides):
         raise UserError(f"{where}.overrides: name the loss, loss=...: its tuned settings are looked up by it")
-    return ManifestRow(key, overrides, row["mini"], row.get("paper", False), row.get("reason"), None)
+    special = {}
+    for protocol in ("mini", "paper"):
+        name = f"{protocol}_overrides"
+        special[name] = override_list(row.get(name, []), f"{where}.{name}")
+        if special[name] and not row.get(protocol, False):
+            raise UserError(f"{where}.{name}: the row is not done under {protocol}; also say {protocol}: true")
+    return ManifestRow(key, overrides, row["mini"], row.get("paper", False), row.get("reason"), None, **special)
 
 
 def _follow(row: ManifestRow, rows: dict[str, ManifestRow], path: Path) -> ManifestRow:
@@ -161,7 +177,8 @@ def _follow(row: ManifestRow, rows: dict[str, ManifestRow], path: Path) -> Manif
     if other is None or other.same_run_as is not None or other.same_weights_as is not None:
         link = "same_run_as" if row.same_run_as else "same_weights_as"
         raise UserError(f"{path}: rows.{row.key}.{link}: {row.trained_as!r} is no row with runs of its own")
-    return replace(row, overrides=other.overrides, mini=other.mini, paper=other.paper, reason=other.reason)
+    shared = ("overrides", "mini", "mini_overrides", "paper", "paper_overrides", "reason")
+    return replace(row, **{name: getattr(other, name) for name in shared})
 
 
 def _check_against(tables: tuple[PrintedTable, ...], rows: dict[str, ManifestRow], path: Path) -> None:
@@ -174,19 +191,3 @@ def _check_against(tables: tuple[PrintedTable, ...], rows: dict[str, ManifestRow
     for key in rows:
         if key not in own:
             raise UserError(f"{path}: rows: {key!r} is no row of {', '.join(t.id for t in tables)} to reproduce")
-
-
-def _overrides(raw: object, where: str) -> tuple[str, ...]:
-    items = _list(raw, where)
-    for item in items:
-        if not isinstance(item, str) or "=" not in item:
-            raise UserError(f"{where}: expected key=value, got {item!r}")
-        if item.partition("=")[0] in RESERVED:
-            raise UserError(f"{where}: {item!r} is not a row's to set")
-    return tuple(items)
-
-
-def _list(raw: object, where: str) -> list[Any]:
-    if not isinstance(raw, list):
-        raise UserError(f"{where}: expected a list, got {raw!r}")
-    return raw

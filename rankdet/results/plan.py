@@ -2,17 +2,18 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from rankdet.config import CONFIG_DIR, compose, config_hash, run_directory
+from rankdet.config import CONFIG_DIR, compose, config_hash, detector_name, option_of, run_directory
 from rankdet.data.layout import detect_source
 from rankdet.errors import UserError
 from rankdet.results.manifest import Manifest, ManifestRow
 from rankdet.results.registry import PrintedRow, PrintedTable
-from rankdet.results.tuning import TUNED_KEYS, Tuning, find_tuning
+from rankdet.results.tuning import RETINANET, TUNED_KEYS, Tuning, find_tuning
 
 MISSING = object()
 MINI = ("mini", "mini_long")
@@ -39,6 +40,7 @@ class Run:
     label: str  # what it is called while it runs: its row, its setting
     tuned: tuple[str, ...]  # those of the overrides that were found by tuning
     train_split: str
+    detector: str = RETINANET
 
     @property
     def name(self) -> str:
@@ -70,13 +72,15 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """A manifest under one protocol, on one data set, with the user's own overrides (args) on top."""
+    """A manifest under one protocol, on one data set, with the user's own overrides (args) on top.
+
+    tunings: detector -> its tuned settings, for the detectors of rows that have any."""
 
     manifest: Manifest
     protocol: str
     data: DataChoice
     args: tuple[str, ...]
-    tuning: Tuning | None
+    tunings: dict[str, Tuning]
     rows: tuple[PlannedRow, ...]
 
     @property
@@ -135,7 +139,7 @@ def make_plan(manifest: Manifest, protocol: str, data: DataChoice, root: Path, a
     for item in args:
         if item.partition("=")[0] in ("seed", "experiment", "protocol", "data", "data.root", "loss"):
             raise UserError(f"ARGS: {item!r} is chosen by the table; see PROTOCOL=, DATA=, and the manifest's seeds")
-    tuning = find_tuning(root, data.name) if protocol in MINI else None
+    tunings: dict[str, Tuning] = {}
     concerned: set[str] = set()
     runs: dict[str, tuple[Run, ...]] = {}
     rows = []
@@ -147,22 +151,21 @@ def make_plan(manifest: Manifest, protocol: str, data: DataChoice, root: Path, a
             if first not in runs:
                 own = tuple(item for item in args if _concerns(entry, item))
                 concerned.update(own)
-                runs[first] = _runs(manifest, entry, protocol, data, tuning, own, root)
+                runs[first] = _runs(manifest, entry, protocol, data, tunings, own, root)
         planned = runs[entry.trained_as] if entry is not None and why is None else ()
         rows.append(PlannedRow(table, printed, planned, why, entry.same_run_as if entry else None))
     for item in args:
         if runs and item not in concerned:
             raise UserError(f"ARGS: {item!r}: no loss of this table has that setting")
-    return Plan(manifest, protocol, data, args, tuning, tuple(rows))
+    return Plan(manifest, protocol, data, args, tunings, tuple(rows))
 
 
 def _concerns(row: ManifestRow, item: str) -> bool:
     """Whether an override is for this row: loss.<key> is for the rows whose loss has that key, the others for all."""
-    key = item.partition("=")[0]
-    return (
-        not key.startswith("loss.")
-        or OmegaConf.select(compose([f"loss={row.loss}"]), key, default=MISSING) is not MISSING
-    )
+    group, _, key = item.partition("=")[0].partition(".")
+    if group != "loss":
+        return True
+    return OmegaConf.select(OmegaConf.create(option_of("loss", row.loss)), key, default=MISSING) is not MISSING
 
 
 def _why_not(entry: ManifestRow | None, protocol: str) -> str | None:
@@ -178,28 +181,59 @@ def _runs(
     row: ManifestRow,
     protocol: str,
     data: DataChoice,
-    tuning: Tuning | None,
+    tunings: dict[str, Tuning],
     args: tuple[str, ...],
     root: Path,
 ) -> tuple[Run, ...]:
-    shared = manifest.mini_overrides if protocol in MINI else ()
-    settings = tuning.losses.get(row.loss, {}) if tuning else {}
-    found = tuple(f"{key}={settings[key]}" for key in TUNED_KEYS if key in settings)
+    """Adds to tunings what it looks up."""
+    shared = manifest.under(protocol)
     head = (f"experiment={manifest.experiment}", f"protocol={protocol}", *data.overrides)
-    overrides = merge_overrides(head, shared, found, row.overrides, args)
-    by_hand = merge_overrides(shared, row.overrides, args)
+    by_hand = merge_overrides(shared, row.under(protocol), args)
+    found = _tuned_settings(detector_of((*head, *by_hand)), row.loss, data, tunings, root) if protocol in MINI else ()
+    overrides = merge_overrides(head, shared, found, row.under(protocol), args)
     tuned = tuple(item for item in found if item.partition("=")[0] not in {own.partition("=")[0] for own in by_hand})
     return make_runs(row.trained_as, overrides, manifest.seeds, root, tuned)
+
+
+def _tuned_settings(
+    detector: str, loss: str, data: DataChoice, tunings: dict[str, Tuning], root: Path
+) -> tuple[str, ...]:
+    if detector not in tunings:
+        tuning = find_tuning(root, data.name, detector)
+        if tuning is None:
+            return ()
+        tunings[detector] = tuning
+    settings = tunings[detector].losses.get(loss, {})
+    return tuple(f"{key}={settings[key]}" for key in TUNED_KEYS if key in settings)
+
+
+def detector_of(overrides: tuple[str, ...]) -> str:
+    """The detector that overrides choose, by the name it has in run directories."""
+    return _detector_of(tuple(item for item in overrides if item.partition("=")[0] in ("protocol", "model")))
+
+
+@lru_cache(maxsize=64)
+def _detector_of(overrides: tuple[str, ...]) -> str:
+    return detector_name(compose(list(overrides)))
 
 
 def make_runs(
     label: str, overrides: tuple[str, ...], seeds: tuple[int, ...], root: Path, tuned: tuple[str, ...] = ()
 ) -> tuple[Run, ...]:
     """The runs of one config, a seed each. tuned: which of the overrides tuning found."""
-    cfg = compose([*overrides, f"seed={seeds[0]}"])
-    parent = root / run_directory(cfg).parent
-    shared = (config_hash(cfg), int(cfg.protocol.version), label, tuned, str(cfg.splits.train))
-    return tuple(Run(overrides, seed, parent / f"seed{seed}", *shared) for seed in seeds)
+    folder, digest, version, split, detector = _composed(overrides, seeds[0])
+    return tuple(
+        Run(overrides, seed, root / folder / f"seed{seed}", digest, version, label, tuned, split, detector)
+        for seed in seeds
+    )
+
+
+@lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...], seed: int) -> tuple[Path, str, int, str, str]:
+    """What a run's config says of it: the folder of its seeds, hash, protocol version, split, detector."""
+    cfg = compose([*overrides, f"seed={seed}"])
+    version, split = int(cfg.protocol.version), str(cfg.splits.train)
+    return run_directory(cfg).parent, config_hash(cfg), version, split, detector_name(cfg)
 
 
 def merge_overrides(*parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class Published:
     """One line of experiments/published.yaml."""
 
     paper: str
-    table: str
+    name: str  # of its manifest: table-2
     protocol: str
     data: DataChoice
 
@@ -39,14 +39,11 @@ def publish(root: Path) -> list[Path]:
     """Copies what is finished in runs/, then writes every published table; returns the tables' files.
 
     Tables come from the committed records and settings alone, so that an unchanged state changes no byte."""
-    entries = load_published(root / "experiments" / "published.yaml")
-    for name in dict.fromkeys(entry.data.name for entry in entries):
-        fresh = root / "runs" / "tuning" / f"{name}.yaml"
-        if fresh.is_file():
-            write_text(root / "experiments" / "tuning" / fresh.name, fresh.read_text(encoding="utf-8"))
+    entries = load_published(root / "experiments" / "published.yaml", "table")
     paths: list[Path] = []
     for entry in entries:
         plan = _plan(entry, root)
+        copy_tunings(plan, root / "experiments" / "tuning")
         folder = root / "experiments" / "records" / entry.data.name / entry.protocol
         copy_records(plan.runs(), folder)
         copy_retests(planned_retests(plan), folder)
@@ -54,18 +51,27 @@ def publish(root: Path) -> list[Path]:
     return paths
 
 
-def load_published(path: Path) -> list[Published]:
-    """Reads and checks the list; UserError naming file and key."""
+def load_published(path: Path, what: str) -> list[Published]:
+    """Reads and checks the list, and returns its tables or figures, which what says; UserError naming file and key."""
     raw = read_yaml(path)
     if not isinstance(raw, list):
         raise UserError(f"{path}: expected a list of tables")
     entries = []
     for item in raw:
-        item = check_keys(item, str(path), ("paper", "table", "protocol", "data"), ("source",))
+        kind = "figure" if isinstance(item, dict) and "figure" in item else "table"
+        item = check_keys(item, str(path), ("paper", kind, "protocol", "data"), ("source",))
         name = str(item["data"])
         overrides = (f"data={item['source']}", f"data.root={name}") if "source" in item else (f"data={name}",)
-        entries.append(Published(item["paper"], item["table"], item["protocol"], DataChoice(name, overrides)))
+        if kind == what:
+            entries.append(Published(item["paper"], item[kind], item["protocol"], DataChoice(name, overrides)))
     return entries
+
+
+def copy_tunings(plan: Plan, folder: Path) -> None:
+    """Copies the tuned settings that the plan found for its own data, which may be fresh ones."""
+    for tuning in plan.tunings.values():
+        if tuning.data == plan.data.name:
+            write_text(folder / tuning.path.name, tuning.path.read_text(encoding="utf-8"))
 
 
 def copy_records(runs: Iterable[Run], folder: Path) -> None:
@@ -107,7 +113,7 @@ def canonical_json(content: dict[str, object]) -> str:
 
 def _plan(entry: Published, root: Path) -> Plan:
     registry = load_registry(root / "experiments" / "registry.yaml")
-    manifest = load_manifest(root / "experiments" / entry.paper / f"{entry.table}.yaml", registry)
+    manifest = load_manifest(root / "experiments" / entry.paper / f"{entry.name}.yaml", registry)
     return make_plan(manifest, entry.protocol, entry.data, root)
 
 

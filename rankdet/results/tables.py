@@ -36,6 +36,11 @@ class TableRow:
         return self.current or [found.record for found in self.matches]
 
     @property
+    def detector(self) -> str | None:
+        """Of its runs; None where there are none to do."""
+        return self.planned.runs[0].detector if self.planned.runs else None
+
+    @property
     def status(self) -> str:
         """done | partial (seeds are missing) | stale | not run | not done (planned.why)."""
         if self.planned.why is not None:
@@ -71,14 +76,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Ordering:
-    """How one printed table's order of rows by one metric compares with ours. Pairs that the paper ties are left out.
+    """How one printed table's order of rows by one metric compares with ours, for the rows of one detector.
 
+    Pairs that the paper ties are left out. detector: whose rows these are, None where the table has no other's.
     as_printed: pairs whose means we order as the paper does. separated: pairs, of rows with two runs or more, where
     every run of one lies above every run of the other; separated_as_printed: those of them in the paper's order.
     taus: at each seed that all rows have, Kendall's tau: the pairs' mean of 1 (as printed), -1 (reversed), 0 (equal).
     """
 
     table: str
+    detector: str | None
     num_rows: int
     num_pairs: int
     as_printed: int
@@ -96,17 +103,20 @@ def collect(plan: Plan, records: Sequence[Record], data_hash: str | None = None)
 
 
 def orderings(table: Table, metric: str) -> list[Ordering]:
-    """One for each printed table of which at least two rows have current records and a printed value."""
+    """One for each printed table and detector of which at least two rows have current records and a printed value."""
     result = []
     for printed in table.plan.manifest.tables:
         rows = [row for row in table.rows if row.planned.table is printed and row.current and row.score(metric)]
         rows = [row for row in rows if row.planned.printed.values.get(metric) is not None]
-        if len(rows) > 1:
-            result.append(_ordering(printed.id, rows, metric))
+        detectors = list(dict.fromkeys(row.detector for row in rows))
+        for detector in detectors:
+            own = [row for row in rows if row.detector == detector]
+            if len(own) > 1:
+                result.append(_ordering(printed.id, detector if len(detectors) > 1 else None, own, metric))
     return result
 
 
-def _ordering(table_id: str, rows: Sequence[TableRow], metric: str) -> Ordering:
+def _ordering(table_id: str, detector: str | None, rows: Sequence[TableRow], metric: str) -> Ordering:
     by_seed = {row.planned.printed.key: _by_seed(row, metric) for row in rows}
     pairs = [_upper_first(a, b, metric) for a, b in combinations(rows, 2) if _printed(a, metric) != _printed(b, metric)]
     pairs = [(by_seed[a.planned.printed.key], by_seed[b.planned.printed.key]) for a, b in pairs]
@@ -116,6 +126,7 @@ def _ordering(table_id: str, rows: Sequence[TableRow], metric: str) -> Ordering:
     below = sum(max(high) < min(low) for high, low in repeated)
     return Ordering(
         table=table_id,
+        detector=detector,
         num_rows=len(rows),
         num_pairs=len(pairs),
         as_printed=sum(fmean(high.values()) > fmean(low.values()) for high, low in pairs),

@@ -10,19 +10,23 @@ from statistics import fmean
 import yaml
 
 from rankdet.errors import UserError
-from rankdet.results.plan import MINI, DataChoice, Run, make_runs, merge_overrides
+from rankdet.results.plan import MINI, DataChoice, Run, detector_of, make_runs, merge_overrides
 from rankdet.results.reading import check_keys, read_yaml
 from rankdet.results.records import Record, match
-from rankdet.results.tuning import TUNED_KEYS
+from rankdet.results.tuning import RETINANET, TUNED_KEYS
 
 Setting = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What experiments/tuning/grid.yaml says: every combination of axes is tried with every loss and seed."""
+    """What experiments/tuning/grid.yaml says of one detector: every combination of axes, with every loss and seed.
 
-    losses: tuple[str, ...]
+    losses: name -> the settings that come with it. overrides: what chooses the detector."""
+
+    detector: str
+    overrides: tuple[str, ...]
+    losses: dict[str, tuple[str, ...]]
     protocol: str
     seeds: tuple[int, ...]
     train: str
@@ -53,9 +57,16 @@ class Choice:
     at_edge: tuple[str, ...]
 
 
-def load_grid(path: Path) -> Grid:
-    """Reads and checks the grid; UserError naming file and key."""
-    raw = check_keys(read_yaml(path), str(path), ("losses", "protocol", "seeds", "splits", "grid", "default"))
+def load_grid(path: Path, detector: str = RETINANET) -> Grid:
+    """Reads and checks the grid; UserError naming file and key, or for a detector that is not in it."""
+    raw = check_keys(read_yaml(path), str(path), ("detectors", "protocol", "seeds", "splits", "grid", "default"))
+    if detector not in raw["detectors"]:
+        raise UserError(f"DETECTOR={detector}: {path} has {', '.join(raw['detectors'])}")
+    where = f"{path}: detectors.{detector}"
+    chosen = check_keys(raw["detectors"][detector], where, ("losses",), ("overrides",))
+    overrides = tuple(chosen.get("overrides", ()))
+    if detector_of((f"protocol={raw['protocol']}", *overrides)) != detector:
+        raise UserError(f"{where}.overrides: these choose another detector, {' '.join(overrides) or 'the default'}")
     axes = check_keys(raw["grid"], f"{path}: grid", TUNED_KEYS)
     default = check_keys(raw["default"], f"{path}: default", TUNED_KEYS)
     splits = check_keys(raw["splits"], f"{path}: splits", ("train", "test"))
@@ -68,8 +79,9 @@ def load_grid(path: Path) -> Grid:
             raise UserError(f"{path}: default.{key}: {default[key]} is not among the grid's {axes[key]}")
     if raw["protocol"] not in MINI:
         raise UserError(f"{path}: protocol: {raw['protocol']!r} is not one of {', '.join(MINI)}")
+    losses = {name: tuple(settings) for name, settings in chosen["losses"].items()}
     return Grid(
-        tuple(raw["losses"]), raw["protocol"], tuple(raw["seeds"]), splits["train"], splits["test"],
+        detector, overrides, losses, raw["protocol"], tuple(raw["seeds"]), splits["train"], splits["test"],
         {key: tuple(float(value) for value in axes[key]) for key in TUNED_KEYS},
         {key: float(default[key]) for key in TUNED_KEYS},
     )  # fmt: skip
@@ -78,12 +90,12 @@ def load_grid(path: Path) -> Grid:
 def make_trials(grid: Grid, data: DataChoice, root: Path) -> list[Trial]:
     """The runs of the whole grid; root is the checkout."""
     splits = (f"splits.train={grid.train}", "splits.monitor=null", f"splits.test={grid.test}")
-    head = (f"protocol={grid.protocol}", *data.overrides, *splits)
+    head = (f"protocol={grid.protocol}", *data.overrides, *grid.overrides, *splits)
     trials = []
-    for loss in grid.losses:
+    for loss, fixed in grid.losses.items():
         for setting in grid.settings():
             chosen = tuple(f"{key}={value}" for key, value in setting.items())
-            overrides = merge_overrides(head, (f"loss={loss}",), chosen)
+            overrides = merge_overrides(head, (f"loss={loss}", *fixed), chosen)
             label = f"{loss} {' '.join(chosen)}"
             trials.append(Trial(loss, setting, make_runs(label, overrides, grid.seeds, root)))
     return trials
@@ -123,6 +135,7 @@ def tuning_yaml(grid: Grid, data: str, trials: Sequence[Trial], records: Sequenc
     used = [record for trial in trials for run in trial.runs if (record := _record(run, records))]
     content = {
         "data": data,
+        "detector": grid.detector,
         "data_hash": used[0]["data_hash"],
         "protocol": grid.protocol,
         "protocol_version": used[0]["protocol_version"],

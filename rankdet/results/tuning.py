@@ -7,6 +7,7 @@ from typing import Any
 from rankdet.results.reading import check_keys, read_yaml
 
 TUNED_KEYS = ("schedule.lr", "box_loss.weight")
+RETINANET = "retinanet"  # the detector that files without another's name are for
 KEYS = ("data", "data_hash", "protocol", "protocol_version", "seeds", "grid", "default", "losses")
 
 
@@ -27,13 +28,19 @@ class Tuning:
     losses: dict[str, dict[str, float]]
     edges: dict[str, tuple[str, ...]]
     collapsed: dict[str, int]
+    detector: str = RETINANET
 
 
-def find_tuning(root: Path, data: str) -> Tuning | None:
-    """The settings for this data, fresh (runs/) before committed ones; else those of the drawn set; else None."""
+def file_name(data: str, detector: str) -> str:
+    """shapes.yaml; of another detector than RetinaNet: shapes.ssd.yaml."""
+    return f"{data}.yaml" if detector == RETINANET else f"{data}.{detector}.yaml"
+
+
+def find_tuning(root: Path, data: str, detector: str) -> Tuning | None:
+    """The detector's settings for this data, fresh (runs/) before committed ones; else for the drawn set; else None."""
     for name in dict.fromkeys((data, "shapes")):
         for folder in (root / "runs" / "tuning", root / "experiments" / "tuning"):
-            path = folder / f"{name}.yaml"
+            path = folder / file_name(name, detector)
             if path.is_file():
                 return load_tuning(path)
     return None
@@ -41,7 +48,7 @@ def find_tuning(root: Path, data: str) -> Tuning | None:
 
 def load_tuning(path: Path) -> Tuning:
     """Reads and checks one file that make tune wrote."""
-    raw = check_keys(read_yaml(path), str(path), KEYS)
+    raw = check_keys(read_yaml(path), str(path), KEYS, ("detector",))
     losses: dict[str, dict[str, float]] = {}
     edges: dict[str, tuple[str, ...]] = {}
     collapsed: dict[str, int] = {}
@@ -56,5 +63,5 @@ def load_tuning(path: Path) -> Tuning:
         num_trials = max(num_trials, len(entry["trials"]))
     return Tuning(
         path, str(raw["data"]), str(raw["data_hash"]), str(raw["protocol"]), int(raw["protocol_version"]),
-        num_trials, tuple(raw["seeds"]), losses, edges, collapsed,
+        num_trials, tuple(raw["seeds"]), losses, edges, collapsed, str(raw.get("detector", RETINANET)),
     )  # fmt: skip

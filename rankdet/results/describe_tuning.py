@@ -1,0 +1,75 @@
+"""The sentences under a table about learning rate and box weight: tuned or not, how, and at whose expense."""
+
+from collections.abc import Sequence
+
+from rankdet.results.plan import Plan, Run
+from rankdet.results.tuning import Tuning
+
+TITLES = {"retinanet": "RetinaNet", "ssd": "SSD", "faster_rcnn": "Faster R-CNN", "foveabox": "FoveaBox"}
+
+
+def title(detector: str) -> str:
+    """A detector's name as the papers write it."""
+    return TITLES.get(detector, detector)
+
+
+def tuning_lines(plan: Plan, runs: Sequence[Run]) -> list[str]:
+    """One sentence or two per point, for each detector of the runs in turn; named where there are several."""
+    detectors = list(dict.fromkeys(run.detector for run in runs))
+    if not plan.tunings and len(detectors) < 2:
+        return [f"Learning rate and box weight are the configuration's defaults: {_how_to_tune(detectors)}."]
+    lines = []
+    for detector in detectors:
+        own = [run for run in runs if run.detector == detector]
+        several = f"{title(detector)}: " if len(detectors) > 1 else ""
+        if detector in plan.tunings:
+            lines += [several + line for line in _tuned(plan, plan.tunings[detector], own)]
+        else:
+            lines.append(
+                f"{title(detector)}, untuned: learning rate and box weight are the configuration's defaults: "
+                f"{_how_to_tune([detector])}."
+            )
+    return lines
+
+
+def _how_to_tune(detectors: Sequence[str]) -> str:
+    other = "".join(f" DETECTOR={detector}" for detector in detectors if detector != "retinanet")
+    return f"nothing was tuned (make tune{other} does)"
+
+
+def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
+    seeds = ", ".join(map(str, tuning.seeds))
+    where = f"protocol {tuning.protocol} version {tuning.protocol_version}, seed {seeds}"
+    used = dict(sorted(_used(runs).items()))
+    lines = [
+        f"Tuned per loss on {tuning.data}, split val, the same {tuning.num_trials} settings for each ({where}): "
+        + "; ".join(f"{loss}: {_settings(best)}" for loss, best in used.items())
+        + "."
+    ]
+    if tuning.data != plan.data.name:
+        lines.append(
+            f"These settings were tuned on {tuning.data}, not on {plan.data.name}; make tune DATA=... searches here."
+        )
+    edges = [f"{' and '.join(tuning.edges[loss])} for {loss}" for loss in used if tuning.edges.get(loss)]
+    if edges:
+        lines.append(f"At the edge of the grid, so that a better value may lie beyond: {', '.join(edges)}.")
+    collapsed = [f"{tuning.collapsed[loss]} with {loss}" for loss in used if tuning.collapsed.get(loss)]
+    if collapsed:
+        lines.append(f"Of the {tuning.num_trials} settings of a loss, these ended below 1 AP: {', '.join(collapsed)}.")
+    versions = {run.protocol_version for run in runs}
+    if plan.protocol == tuning.protocol and versions != {tuning.protocol_version}:
+        lines.append(f"The settings are stale: tuned under version {tuning.protocol_version} of the protocol.")
+    return lines
+
+
+def _used(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+    """loss -> the tuned overrides that its rows took over."""
+    used: dict[str, tuple[str, ...]] = {}
+    for run in runs:
+        loss = next(item for item in run.overrides if item.startswith("loss=")).removeprefix("loss=")
+        used[loss] = run.tuned
+    return used
+
+
+def _settings(tuned: tuple[str, ...]) -> str:
+    return ", ".join(item.replace("=", " ") for item in tuned) or "none, defaults"
