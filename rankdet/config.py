@@ -42,6 +42,7 @@ NEUTRAL = {
     "candidates": {},
     "one_class": False,
     "micro_batch": 0,
+    "matching.claim_best": True,
     "model.backbone.outputs": ["c3", "c4", "c5"],
     "model.backbone.deformable": [],
 }

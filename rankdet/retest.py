@@ -43,6 +43,8 @@ def main() -> None:
     test = tuple(item for item in overrides if not item.startswith(NOT_TEST))
     with world(str(given["device"]), 1) as here:
         trained = load_trained(directory, here.device, overrides)
+        if len(trained.detector.stages) > 1:
+            raise UserError(f"{directory}: a detector in two stages; the alterations are made for single-stage ones")
         torch.set_num_threads(trained.cfg.runtime.threads)
         suite, recorded = make_suite(directory, trained.cfg, trained.detector, here.device), training(directory)
         for condition in conditions:

@@ -34,6 +34,7 @@ from rankdet.training.checkpoint import (
     save_atomically,
     save_checkpoint,
 )
+from rankdet.training.compiled import compiled
 from rankdet.training.distributed import World, world
 from rankdet.training.init import initialise_from
 from rankdet.training.lock import run_lock
@@ -41,6 +42,8 @@ from rankdet.training.log import RunLog
 from rankdet.training.loop import StepReport, Training, train
 from rankdet.training.monitor import Monitor, first_images
 from rankdet.training.provenance import provenance
+
+OTHER_BITS = ("threads", "compile", "channels_last")  # of runtime: what rounding depends on
 
 
 def run(cfg: DictConfig) -> None:
@@ -75,7 +78,8 @@ class Run:
         self.data_hash = data_hash(self.train_set, self.test_set)
         torch.manual_seed(cfg.seed)
         self.detector: Detector = build_detector(cfg, len(self.train_set.classes))
-        self.detector.model.to(here.device, memory_format=torch.channels_last)  # a tenth faster on a CPU
+        layout = torch.channels_last if cfg.runtime.channels_last else torch.contiguous_format
+        self.detector.model.to(here.device, memory_format=layout)
         if cfg.candidates:
             ranker = load_ranker(Path(cfg.candidates.rpn), here.device)
             self.detector.model.register_forward_hook(TopRanked(ranker, cfg.candidates.num))
@@ -88,6 +92,8 @@ class Run:
         """The training at step 0."""
         cfg, model = self.cfg, self.detector.model
         trainable = [p for p in model.parameters() if p.requires_grad]
+        if cfg.runtime.compile:  # evaluation goes through the detector's own
+            model = compiled(model, self.here.device)
         if self.here.size > 1:
             device_ids = [self.here.device] if self.here.device.type == "cuda" else None
             model = DistributedDataParallel(model, device_ids=device_ids)
@@ -155,10 +161,11 @@ class Run:
             return notes
         if checkpoint["data_hash"] != self.data_hash:
             raise UserError(f"{self.directory}: was begun on other data; remove it, or give the data another data.name")
-        if checkpoint["threads"] != self.cfg.runtime.threads:
-            notes.append(
-                f"begun with {checkpoint['threads']} threads, continued with {self.cfg.runtime.threads}: other bits"
-            )
+        for key in OTHER_BITS:
+            now = self.cfg.runtime[key]
+            before = checkpoint.get(key, now)
+            if before != now:
+                notes.append(f"begun with runtime.{key}={before}, continued with {now}: other bits")
         training = self.training
         self.detector.model.load_state_dict(checkpoint["model"])
         for stage, state in zip(training.stages, checkpoint["criteria"], strict=True):
@@ -196,7 +203,7 @@ class Run:
             "optimizer": self.training.optimizer.state_dict(),
             "scaler": self.training.scaler.state_dict(),
             "data_hash": self.data_hash,
-            "threads": self.cfg.runtime.threads,
+            **{key: self.cfg.runtime[key] for key in OTHER_BITS},
             "seconds": self.seconds,
         }
 

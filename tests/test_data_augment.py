@@ -311,10 +311,10 @@ def test_pca_lighting_by_hand():
 
 
 def test_yaml_files_hold_the_recipes(repo):
-    """Every file of the group builds; flip_color has no geometry but the mirror; ssd has FACTS' numbers."""
+    """Every file of the group is known; flip_color has no geometry but the mirror; ssd has FACTS' numbers."""
     names = sorted(path.stem for path in (repo / "configs" / "augment").glob("*.yaml"))
-    assert {"flip_color", "none", "ssd"} <= set(names)
-    built = {name: build(repo, name, 120, 160) for name in names}
+    assert names == ["flip_color", "none", "short_side_jitter", "short_side_jitter_mini", "ssd"]
+    built = {name: build(repo, name, 120, 160) for name in ("flip_color", "none", "ssd")}  # the others set no size
     assert all((augment.height, augment.width) == (120, 160) for augment in built.values())
     kinds = {name: [type(t).__name__ for t in augment.transforms] for name, augment in built.items()}
     assert vars(built["none"]) == vars(Augment((120, 160)))  # what evaluation uses

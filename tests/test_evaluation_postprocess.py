@@ -280,6 +280,97 @@ def test_mirrored_boxes_are_turned_back_within_the_image_shown():
     assert found.boxes.tolist() == [[25, 10, 35, 20], [30, 50, 40, 60]]
 
 
+def test_what_takes_no_part_is_not_found():
+    """Two images of three anchors at 0.9, 0.8 and 0.7: the first one's best is left out, and takes no place of the two;
+    of the second none takes part."""
+    boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(3)]
+    part = torch.tensor([[False, True, True], [False] * 3])
+    output = output_of(boxes, 2)._replace(taking_part=part)
+    scores = torch.tensor([0.9, 0.8, 0.7]).view(1, 3, 1).repeat(2, 1, 1)
+    targets = targets_of([(100, 100)] * 2)
+    first, second = detect_all(PostProcess(pre_nms_top=2), output, scores, ShiftCoder(), (100, 100), targets)
+    assert first.scores.tolist() == pytest.approx([0.8, 0.7])
+    assert len(second.scores) == 0
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.01])
+def test_not_even_by_a_threshold_of_0(threshold):
+    """A score of 0 is not more than 0, and what takes no part or lies in the padding has less."""
+    output = output_of(grid_of(2, 2))._replace(taking_part=torch.tensor([[True, True, False, True]]))
+    scores = torch.tensor([0.0, 0.5, 0.9, 0.6]).view(1, 4, 1)
+    targets = targets_of([(40, 20)], shown=[(40, 20)])
+    (found,) = detect_all(PostProcess(threshold), output, scores, ShiftCoder(), (40, 40), targets)
+    assert len(found.scores) == 0
+    (found,) = detect_all(PostProcess(threshold), output, scores, ShiftCoder(), (40, 40), targets_of([(40, 40)]))
+    assert found.scores.tolist() == pytest.approx([0.6, 0.5])
+
+
+def test_anchors_of_each_image_are_decoded_for_it():
+    """Proposals: row 1 of the second image is another box than row 1 of the first. In padded inputs they lie in no
+    cells, so none is left out; boxes are still mapped to the image's part."""
+    anchors = torch.tensor([[[0.0, 0, 10, 10], [20, 0, 30, 10]], [[5, 5, 15, 15], [60, 60, 90, 70]]])
+    output = output_of(anchors[0], 2)._replace(anchors=anchors)
+    scores = torch.tensor([[[0.9], [0.8]], [[0.7], [0.6]]])
+    targets = targets_of([(100, 100), (160, 160)], shown=[(100, 100), (80, 80)])
+    first, second = detect_all(PostProcess(), output, scores, ShiftCoder(), (100, 100), targets)
+    assert first.boxes.tolist() == anchors[0].tolist()
+    assert second.boxes.tolist() == [[10, 10, 30, 30], [120, 120, 160, 140]]
+
+
+def test_a_box_per_class():
+    """deltas [B, A, K, 4]: class 0 of the anchor stays, class 1 moves by 50; both are found, each with its own box."""
+    output = output_of([[0, 0, 10, 10]])
+    deltas = torch.zeros(1, 1, 2, 4)
+    deltas[0, 0, 1] = 50.0
+    scores = torch.tensor([[[0.6, 0.9]]])
+    (found,) = detect_all(
+        PostProcess(), output._replace(deltas=deltas), scores, ShiftCoder(), (100, 100), targets_of([(100, 100)])
+    )
+    assert found.labels.tolist() == [1, 0]
+    assert found.boxes.tolist() == [[50, 50, 60, 60], [0, 0, 10, 10]]
+
+
+def test_a_box_per_class_that_is_not_finite_names_its_image_only_where_it_scores():
+    deltas = torch.zeros(2, 1, 2, 4)
+    deltas[:, 0, 1] = float("nan")
+    output = output_of([[0, 0, 10, 10]], 2)._replace(deltas=deltas)
+    scores = torch.tensor([[[0.6, 0.0]], [[0.6, 0.5]]])
+    with pytest.raises(FloatingPointError, match=r"boxes .* in image 8$"):
+        detect_all(PostProcess(), output, scores, ShiftCoder(), (50, 50), targets_of([(50, 50)] * 2, ids=[7, 8]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_any_mixture_is_as_image_by_image_and_class_by_class(seed):
+    """Anchors by image, boxes by class and some rows that take no part, against plain one-class, one-image outputs."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(2, 12, 2, generator=generator) * 60
+    anchors = torch.cat([corners, corners + 5 + 30 * torch.rand(2, 12, 2, generator=generator)], -1)
+    deltas = torch.randn(2, 12, 3, 4, generator=generator)
+    scores = torch.rand(2, 12, 3, generator=generator)
+    part = torch.rand(2, 12, generator=generator) > 0.3
+    output = DetectorOutput(scores, deltas, anchors, (12,), part)
+    rule = PostProcess(nms_iou=0.4)
+    together = detect_all(rule, output, scores, ShiftCoder(), (80, 80), targets_of([(80, 80), (160, 40)]))
+    for image, size in enumerate([(80, 80), (160, 40)]):
+        expected = []
+        for label in range(3):
+            rows = part[image]
+            alone = DetectorOutput(
+                scores[image, rows, label][None, :, None],
+                deltas[image, rows, label][None],
+                anchors[image, rows],
+                (int(rows.sum()),),
+            )
+            (found,) = detect_all(rule, alone, alone.logits, ShiftCoder(), (80, 80), targets_of([size]))
+            expected += [(score, label, box) for score, box in zip(found.scores.tolist(), found.boxes, strict=True)]
+        expected.sort(key=lambda row: -row[0])
+        found = together[image]
+        assert found.labels.tolist() == [label for _, label, _ in expected]
+        assert found.scores.tolist() == [score for score, _, _ in expected]
+        assert torch.equal(found.boxes, torch.stack([box for _, _, box in expected]))
+
+
 def made_candidates(seed, num=300):
     """Boxes and scores, all different, of three classes on a 60 x 80 image, three levels."""
     generator = torch.Generator().manual_seed(seed)

@@ -178,6 +178,125 @@ def test_covered_by_hand():
     assert covered(anchor, torch.zeros(0, 4)).tolist() == [False]
 
 
+class TestOneClass:
+    """num_classes=1: object or not."""
+
+    def test_objects_of_all_classes_are_one(self):
+        """By hand: objects of classes 2 and 0 on anchors 0 and 3 of image 1; a crowd still spares anchor 1."""
+        objects = ([0, 0, 10, 10], 2, False), ([11, 10, 20, 20], 0, False), ([10, 0, 16, 10], 1, True)
+        output = detector_output(2, 1)
+        inputs = assign(output, [target(), target(*objects)], 1)
+        assert inputs.labels[:, :, 0].tolist() == [[0, 0, 0, 0], [1, -1, 0, 1]]
+        assert inputs.positives.tolist() == [4, 7]
+        torch.testing.assert_close(inputs.pred_deltas, output.deltas[1, [0, 3]])
+
+
+class TestAnchorsOfEachImage:
+    """Anchors [B, A, 4]: a second stage's, which are the first one's proposals."""
+
+    def test_by_hand(self):
+        """One object, (0, 0, 10, 10), in both images: it is on anchor 0 of the first, whose anchors are the four cells,
+        and on anchor 2 of the second, whose anchors are the same cells backwards but for one."""
+        anchors = torch.stack([ANCHORS, ANCHORS[[3, 2, 0, 1]]])
+        output = detector_output(2, 2)._replace(anchors=anchors)
+        inputs = assign(output, [target(([0, 0, 10, 10], 1, False))] * 2, 2)
+        assert inputs.labels.argmax(2).tolist() == [[1, 0, 0, 0], [0, 0, 1, 0]]
+        assert inputs.positives.tolist() == [1, 4 * 2 + 2 * 2 + 1]
+        assert not inputs.target_deltas.any()
+        torch.testing.assert_close(inputs.pred_boxes, BoxCoder().decode(ANCHORS[[0, 0]], output.deltas[[0, 1], [0, 2]]))
+
+    def test_the_same_anchors_for_all_are_as_one_set(self):
+        targets = [target(([0, 0, 9, 9], 1, False)), target(), target(([10, 0, 20, 20], 0, False))]
+        output = detector_output(3, 2)
+        each = output._replace(anchors=ANCHORS.expand(3, 4, 4))
+        for ours, theirs in zip(assign(each, targets, 2), assign(output, targets, 2), strict=True):
+            assert torch.equal(ours, theirs)
+
+    def test_padding_is_no_matter_of_theirs(self):
+        """Proposals lie in no cells: where the image ends, the first stage has seen to."""
+        output = detector_output(1, 2)._replace(anchors=ANCHORS[None])
+        shown = target()._replace(shown=(10, 10))
+        assert not assign(output, [shown], 2).labels.any()
+
+    def test_empty_rows_take_no_part(self):
+        """Where an image has fewer proposals than another: rows of zeros, which no object may claim."""
+        anchors = torch.stack([ANCHORS, torch.cat([ANCHORS[:1], torch.zeros(3, 4)])])
+        part = torch.tensor([[True] * 4, [True, False, False, False]])
+        output = detector_output(2, 2)._replace(anchors=anchors, taking_part=part)
+        inputs = assign(output, [target(([0, 0, 10, 10], 0, False))] * 2, 2)
+        assert inputs.labels[0].tolist() == [[1, 0], [0, 0], [0, 0], [0, 0]]
+        assert inputs.labels[1].tolist() == [[1, 0], [-1, -1], [-1, -1], [-1, -1]]
+        assert all(bool(values.isfinite().all()) for values in inputs[3:])
+
+
+class TestTakingPart:
+    """taking_part [B, A]: the negatives among which objects are looked for."""
+
+    def test_negatives_left_out_are_ignored_and_positives_stay(self):
+        """Anchor 0 has the object though it is left out; of the others 1 takes part."""
+        output = detector_output(2, 2)._replace(taking_part=torch.tensor([[False, True, False, False], [True] * 4]))
+        inputs = assign(output, [target(([0, 0, 10, 10], 1, False))] * 2, 2)
+        assert inputs.labels[0].tolist() == [[0, 1], [0, 0], [-1, -1], [-1, -1]]
+        assert inputs.labels[1].tolist() == [[0, 1], [0, 0], [0, 0], [0, 0]]
+        assert inputs.positives.tolist() == [1, 9]
+
+
+class TestBoxesOfEachClass:
+    """deltas [B, A, K, 4]."""
+
+    def test_a_positive_s_are_those_of_its_object_s_class(self):
+        """Classes 2 and 0 on anchors 0 and 3 of image 1; gradients reach these two rows alone."""
+        boxes = torch.randn(2, 4, 3, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        output = detector_output(2, 3)._replace(deltas=boxes)
+        objects = ([0, 0, 10, 10], 2, False), ([11, 10, 20, 20], 0, False)
+        inputs = assign(output, [target(), target(*objects)], 3)
+        torch.testing.assert_close(inputs.pred_deltas, boxes[[1, 1], [0, 3], [2, 0]])
+        torch.testing.assert_close(inputs.pred_boxes, BoxCoder().decode(ANCHORS[[0, 3]], boxes[[1, 1], [0, 3], [2, 0]]))
+        inputs.pred_boxes.sum().backward()
+        assert boxes.grad.any(-1).nonzero().tolist() == [[1, 0, 2], [1, 3, 0]]
+
+    def test_without_objects(self):
+        boxes = torch.randn(1, 4, 3, 4, requires_grad=True)
+        inputs = assign(detector_output(1, 3)._replace(deltas=boxes), [target()], 3)
+        assert inputs.pred_deltas.shape == (0, 4)
+        inputs.pred_boxes.sum().backward()
+        assert not boxes.grad.any()
+
+
+class TestPadding:
+    """Where the image is the top left part of a padded input."""
+
+    def test_anchors_of_cells_in_it_are_ignored(self):
+        """Cells of 8 and of 16 pixels in an input of 32 x 32; the image is 17 high and 24 wide.
+
+        Of the first level's 4 x 4 cells three rows (0, 8 and 16 are below 17) and three columns show it; of the second
+        one's 2 x 2 cells all (they begin at 0 and 16).
+        """
+        generator = AnchorGenerator([8, 16], scale=1.0, octave_scales=[1.0], ratios=[1.0])
+        anchors = generator([(4, 4), (2, 2)], torch.device("cpu"))
+        output = detector_output(2, 1, anchors)._replace(level_sizes=(16, 4))
+        inputs = assign(output, [target()._replace(shown=(17, 24)), target()], 1)
+        fine = [[0, 0, 0, -1]] * 3 + [[-1] * 4]
+        assert inputs.labels[0, :16, 0].reshape(4, 4).tolist() == fine
+        assert not inputs.labels[0, 16:].any()
+        assert not inputs.labels[1].any()
+
+    def test_an_object_s_anchor_stays_its_own(self):
+        """One that reaches to the image's right edge, 12, overlaps the anchor beyond it by half: that is positive."""
+        output = detector_output(1, 1)._replace(level_sizes=(4,))
+        anchors = torch.tensor([[0.0, 0, 8, 8], [4, 0, 16, 8], [12, 0, 20, 8], [20, 0, 28, 8]])
+        shown = target(([6, 0, 12, 8], 0, False))._replace(shown=(8, 12))
+        labels = assign(output._replace(anchors=anchors), [shown], 1).labels
+        assert labels[0, :, 0].tolist() == [0, 1, -1, -1]
+
+    def test_a_batch_s_images_have_each_their_own(self):
+        generator = AnchorGenerator([8], scale=1.0, octave_scales=[1.0], ratios=[1.0])
+        anchors = generator([(4, 4)], torch.device("cpu"))
+        sizes = [(8, 32), (32, 8), (9, 9), (32, 32), (1, 1)]
+        inputs = assign(detector_output(5, 1, anchors), [target()._replace(shown=size) for size in sizes], 1)
+        assert (inputs.labels == 0).sum((1, 2)).tolist() == [4, 4, 4, 16, 1]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_targets_on_the_cpu_serve_a_model_on_the_gpu():
     output = detector_output(1, 2)

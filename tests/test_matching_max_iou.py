@@ -19,7 +19,7 @@ def boxes(*rows: tuple[float, float, float, float]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
 
 
-def match(anchors: Tensor, objects: Tensor, **thresholds: float) -> list[int]:
+def match(anchors: Tensor, objects: Tensor, **thresholds: float | bool) -> list[int]:
     result = MaxIoUMatcher(**thresholds)(anchors, objects)
     assert result.dtype == torch.int64
     return result.tolist()
@@ -32,7 +32,9 @@ def exact_iou(a: list[int], b: list[int]) -> Fraction:
     return Fraction(shared, (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def slow_match(anchors: list[list[int]], objects: list[list[int]], high: Fraction, low: Fraction) -> list[int]:
+def slow_match(
+    anchors: list[list[int]], objects: list[list[int]], high: Fraction, low: Fraction, claim_best: bool
+) -> list[int]:
     """The rule of MaxIoUMatcher's docstring, anchor by anchor and object by object."""
     best = [max((exact_iou(anchor, obj) for anchor in anchors), default=Fraction(0)) for obj in objects]
     result = []
@@ -41,7 +43,7 @@ def slow_match(anchors: list[list[int]], objects: list[list[int]], high: Fractio
         for g, obj in enumerate(objects):
             iou = exact_iou(anchor, obj)
             highest = max(highest, iou)
-            if iou > winning and (iou >= high or iou == best[g]):
+            if iou > winning and (iou >= high or (claim_best and iou == best[g])):
                 winner, winning = g, iou
         result.append(winner if winner >= 0 else -1 if highest < low else -2)
     return result
@@ -81,6 +83,15 @@ def test_a_small_object_gets_its_best_anchor_only():
     """2 x 2 in a 32 x 32 anchor: IoU 4 / 1024, below every threshold, yet positive; the rest is negative."""
     anchors = boxes((0, 0, 32, 32), (0, 0, 64, 64), (31, 31, 63, 63))
     assert match(anchors, boxes((10, 10, 12, 12))) == [0, -1, -1]
+
+
+def test_without_the_best_anchor_s_claim_an_overlap_must_be_large():
+    """As above, but background; and of 0.45 with the only anchor, ignored. One of exactly the threshold is positive."""
+    anchors = boxes((0, 0, 32, 32), (0, 0, 64, 64), (31, 31, 63, 63))
+    assert match(anchors, boxes((10, 10, 12, 12)), claim_best=False) == [-1, -1, -1]
+    assert match(boxes((0, 0, 10, 10)), boxes((0, 0, 10, 4.5)), claim_best=False) == [-2]
+    assert match(boxes((0, 0, 10, 10)), boxes((0, 0, 10, 5)), claim_best=False) == [0]
+    assert match(boxes(), boxes((0, 0, 10, 5)), claim_best=False) == []
 
 
 def test_an_object_outside_all_anchors_gets_none():
@@ -125,12 +136,14 @@ def integer_box(draw) -> list[int]:
     st.sampled_from(
         [(Fraction(1, 2), Fraction(2, 5)), (Fraction(1, 3), Fraction(1, 3)), (Fraction(3, 4), Fraction(1, 4))]
     ),
+    st.booleans(),
 )
-def test_slow_twin(anchors, objects, thresholds):
+def test_slow_twin(anchors, objects, thresholds, claim_best):
     """Small integer boxes tie all the time, and two unequal IoUs differ by more than 1 / 150^2 = 4e-5."""
     high, low = thresholds
-    fast = match(boxes(*anchors), boxes(*objects), positive_iou=float(high), negative_iou=float(low))
-    assert fast == slow_match(anchors, objects, high, low)
+    settings = {"positive_iou": float(high), "negative_iou": float(low), "claim_best": claim_best}
+    fast = match(boxes(*anchors), boxes(*objects), **settings)
+    assert fast == slow_match(anchors, objects, high, low, claim_best)
 
 
 @pytest.mark.parametrize(("high", "low"), [(0.4, 0.5), (0.5, 0.0), (1.5, 0.5)])

@@ -297,7 +297,7 @@ class TestHalfDone:
         torch.save(content | {"threads": 2}, path)
         done = tiny.call(train.main, half_done.arguments)
         assert done.code == 0
-        assert "begun with 2 threads, continued with 1: other bits" in done.err
+        assert "begun with runtime.threads=2, continued with 1: other bits" in done.err
 
 
 class TestEvaluate:

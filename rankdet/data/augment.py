@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -29,6 +29,25 @@ class Augmented(NamedTuple):
     kept: np.ndarray  # int64 [K]: ascending positions of these boxes among the G given
 
 
+class Padding(NamedTuple):
+    """How images of different sizes become one batch: each at the top left of an input as large as the largest."""
+
+    stride: int  # the input's sides are whole multiples of it
+    fill: tuple[int, int, int]  # RGB right of and below an image
+
+
+class Augmentation(Protocol):
+    """What configs/augment/*.yaml stand for; see Augment for what its methods promise."""
+
+    padding: Padding | None  # None: all results have one size
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """The part that is the same each time and may be cached."""
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray, size: tuple[int, int], seed: int) -> Augmented:
+        """The rest, a function of its arguments alone."""
+
+
 class Augment:
     """Runs albumentations' transforms on an image and its boxes, and resizes to the network's input.
 
@@ -39,6 +58,8 @@ class Augment:
     travel with them, so labels and flags never turn into floats. After each transform boxes are clipped to the image
     and those without area dropped; at the end also those with a side under min_side pixels. No box left is legal.
     """
+
+    padding = None
 
     def __init__(
         self,
@@ -56,16 +77,11 @@ class Augment:
         self.height, self.width = checked_size(image_size)
         if resize not in ("first", "last"):
             raise UserError(f"augment.resize must be first or last, not {resize!r}")
-        unknown = [name for name in interpolation if name not in INTERPOLATIONS]
-        if unknown or not interpolation:
-            raise UserError(f"augment.interpolation must list some of {', '.join(INTERPOLATIONS)}, not {unknown}")
-        for transform in transforms:
-            _refuse_ignored_arguments(transform)
+        self.interpolation = checked_interpolation(interpolation)
+        self.transforms = checked_transforms(transforms)
         if resize == "first" and len(interpolation) > 1:
             raise UserError("augment.interpolation may list several only with augment.resize=last")
-        self.transforms = list(transforms)
         self.resize = resize
-        self.interpolation = tuple(interpolation)
         self.min_side = min_side
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
@@ -77,23 +93,43 @@ class Augment:
     def __call__(self, image: np.ndarray, boxes: np.ndarray, size: tuple[int, int], seed: int) -> Augmented:
         """image: uint8 [h, w, 3] RGB as prepare() returned it, left untouched; boxes: float [G, 4] xyxy, pixels of the
         unprepared image of size (height, width). The result is a function of these and the seed (>= 0) alone."""
-        height, width = size
-        rows = np.empty((len(boxes), 5))
-        rows[:, :4] = boxes / np.array([width, height, width, height], dtype=np.float64)
-        rows[:, 4] = np.arange(len(boxes))
-        draw = random.Random(seed)
-        generator = np.random.default_rng(seed) if self.transforms else None
-        for transform in self.transforms:
-            transform.set_random_state(generator, draw)
-            result = transform(image=image, bboxes=rows)
-            image, rows = result["image"], _inside(result["bboxes"])
+        image, rows, draw = transformed(self.transforms, image, boxes, size, seed)
         if self.resize == "last":
             image = resize_image(image, self.height, self.width, draw.choice(self.interpolation))
-        scaled = rows[:, :4] * (self.width, self.height, self.width, self.height)
-        large = np.minimum(scaled[:, 2] - scaled[:, 0], scaled[:, 3] - scaled[:, 1]) >= self.min_side - 1e-6
-        kept = rows[large, 4].astype(np.int64)
-        order = np.argsort(kept)
-        return Augmented(image, scaled[large][order].astype(np.float32), kept[order])
+        return in_pixels(image, rows, self.height, self.width, self.min_side)
+
+
+def transformed(
+    transforms: "Sequence[BasicTransform | BaseCompose]",
+    image: np.ndarray,
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, random.Random]:
+    """The image and its boxes (as for Augment) after all transforms, and the generator to go on drawing from.
+
+    The boxes come as float64 [K, 5]: xyxy as fractions of the image, and their positions among those given.
+    """
+    height, width = size
+    rows = np.empty((len(boxes), 5))
+    rows[:, :4] = boxes / np.array([width, height, width, height], dtype=np.float64)
+    rows[:, 4] = np.arange(len(boxes))
+    draw = random.Random(seed)
+    generator = np.random.default_rng(seed) if transforms else None
+    for transform in transforms:
+        transform.set_random_state(generator, draw)
+        result = transform(image=image, bboxes=rows)
+        image, rows = result["image"], _inside(result["bboxes"])
+    return image, rows, draw
+
+
+def in_pixels(image: np.ndarray, rows: np.ndarray, height: int, width: int, min_side: float) -> Augmented:
+    """transformed()'s boxes in pixels of an image of that size, without those with a side under min_side pixels."""
+    scaled = rows[:, :4] * (width, height, width, height)
+    large = np.minimum(scaled[:, 2] - scaled[:, 0], scaled[:, 3] - scaled[:, 1]) >= min_side - 1e-6
+    kept = rows[large, 4].astype(np.int64)
+    order = np.argsort(kept)
+    return Augmented(image, scaled[large][order].astype(np.float32), kept[order])
 
 
 def checked_size(image_size: Sequence[int]) -> tuple[int, int]:
@@ -103,9 +139,33 @@ def checked_size(image_size: Sequence[int]) -> tuple[int, int]:
     return int(image_size[0]), int(image_size[1])
 
 
+def checked_interpolation(names: Sequence[str]) -> tuple[str, ...]:
+    """UserError unless there is a name, and each is one of INTERPOLATIONS."""
+    unknown = [name for name in names if name not in INTERPOLATIONS]
+    if unknown or not names:
+        raise UserError(f"augment.interpolation must list some of {', '.join(INTERPOLATIONS)}, not {unknown}")
+    return tuple(names)
+
+
+def checked_transforms(
+    transforms: "Sequence[BasicTransform | BaseCompose]",
+) -> "list[BasicTransform | BaseCompose]":
+    """UserError for an argument that a transform does not know."""
+    for transform in transforms:
+        _refuse_ignored_arguments(transform)
+    return list(transforms)
+
+
 def sample_seed(seed: int, epoch: int, index: int) -> int:
     """A 64-bit seed for one sample, the same in every process and on every machine; all three numbers >= 0."""
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0])
+
+
+def keep_aspect(height: int, width: int, shorter: float, longest: float) -> tuple[int, int]:
+    """The size of an image of height x width with its shorter side at `shorter`, or its longer one at `longest` where
+    that is less; pixels, at least 1."""
+    factor = min(shorter / min(height, width), longest / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def resize_image(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:

@@ -5,14 +5,14 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rankdet.data.augment import Augment, sample_seed
+from rankdet.data.augment import Augmentation, sample_seed
 from rankdet.data.image import read_image
 from rankdet.data.records import DetectionSet, Record, Target
 from rankdet.errors import UserError
 
 
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
-    """A split of a data set as (image, target) pairs of one image size.
+    """A split of a data set as (image, target) pairs, of the size or sizes that the augmentation makes.
 
     dataset[epoch, index] is a function of the seed, epoch and index: it holds no state that a worker or a resumed run
     could have missed.
@@ -21,7 +21,7 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     def __init__(
         self,
         detection_set: DetectionSet,
-        augment: Augment,
+        augment: Augmentation,
         seed: int = 0,
         cache: str = "none",
         train_difficult: bool = True,

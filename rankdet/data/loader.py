@@ -1,6 +1,7 @@
 """Which sample goes into which step on which process, and the data loaders that follow."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import count
 
 import cv2
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from rankdet.data.augment import Padding
 from rankdet.data.dataset import DetectionDataset
 from rankdet.data.records import Batch, Target
 from rankdet.data.view_dataset import ViewDataset
@@ -82,7 +84,9 @@ def train_loader(
 ) -> DataLoader[Batch]:
     """Batches for the steps from start_step on, as TrainBatches deals them out with the dataset's seed.
 
-    The number of workers changes no batch. Raises UserError if there is no image, or no object to learn from.
+    The number of workers changes no batch. Images of different sizes are padded as the dataset's augmentation says.
+    They are not grouped by aspect ratio, by which Detectron2 pads less: which images a step sees stays a function of
+    (seed, step) alone. Raises UserError if there is no image, or no object to learn from.
     """
     name = f"data set {dataset.detection_set.name!r}, split {dataset.detection_set.split!r}"
     if len(dataset) == 0:
@@ -90,7 +94,7 @@ def train_loader(
     if dataset.num_objects() == 0:
         raise UserError(f"{name}: {len(dataset)} images but no object to learn from; check annotations and class names")
     batches = TrainBatches(len(dataset), batch_size, dataset.seed, total_steps, start_step, rank, world_size)
-    return _loader(dataset, batches, num_workers)
+    return _loader(dataset, batches, num_workers, dataset.augment.padding)
 
 
 def evaluation_loader(
@@ -129,10 +133,24 @@ def without_padding(batches: Iterable[Batch]) -> Iterator[Batch]:
             yield Batch(images[rows, :, :height, :width], [targets[row] for row in rows])
 
 
-def collate(samples: list[tuple[Tensor, Target]]) -> Batch:
-    """B samples of one image size -> one batch."""
+def collate(samples: list[tuple[Tensor, Target]], padding: Padding | None = None) -> Batch:
+    """B samples -> one batch. Without padding all images must have one size.
+
+    With it each image lies at the top left of its input, and where any is padded `shown` of each target says how large
+    the image is. In training the network sees the padding, near zero after its normalisation, as in Detectron2: only
+    anchors in it are ignored. (At test time it does not: models/padding.py.)
+    """
     images, targets = zip(*samples, strict=True)
-    return Batch(images=torch.stack(images), targets=list(targets))
+    sizes = [(image.shape[1], image.shape[2]) for image in images]
+    if padding is None:
+        return Batch(images=torch.stack(images), targets=list(targets))
+    height, width = (-(-max(sides) // padding.stride) * padding.stride for sides in zip(*sizes, strict=True))
+    if all(size == (height, width) for size in sizes):
+        return Batch(images=torch.stack(images), targets=list(targets))
+    batch = torch.tensor(padding.fill, dtype=torch.uint8).view(3, 1, 1).repeat(len(images), 1, height, width)
+    for whole, image in zip(batch, images, strict=True):
+        whole[:, : image.shape[1], : image.shape[2]] = image
+    return Batch(batch, [target._replace(shown=size) for target, size in zip(targets, sizes, strict=True)])
 
 
 class _Loader(DataLoader[Batch]):
@@ -149,12 +167,13 @@ def _loader(
     dataset: DetectionDataset | ViewDataset,
     batches: Sampler[list[tuple[int, int]]] | list[list[tuple[int, int]]],
     num_workers: int,
+    padding: Padding | None = None,
 ) -> DataLoader[Batch]:
     _single_threaded()
     return _Loader(
         dataset,
         batch_sampler=batches,
-        collate_fn=collate,
+        collate_fn=partial(collate, padding=padding),
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from rankdet.data.augment import checked_size, resize_image
+from rankdet.data.augment import checked_size, keep_aspect, resize_image
 from rankdet.errors import UserError
 
 
@@ -80,8 +80,7 @@ class KeepAspect:
 
     def _view(self, height: int, width: int, scale: float, mirrored: bool) -> View:
         shorter = self.shorter * scale
-        factor = min(shorter / min(height, width), self.cap * shorter / max(height, width))
-        sides = [max(1, round(side * factor)) for side in (height, width)]
+        sides = keep_aspect(height, width, shorter, self.cap * shorter)
         return View(*sides, *(-(-side // self.stride) * self.stride for side in sides), mirrored)
 
 

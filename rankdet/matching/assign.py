@@ -34,7 +34,6 @@ class Coder(Protocol):
         """[N, 4] anchors, xyxy, and deltas to [N, 4] boxes, xyxy."""
 
 
-
 def build_loss_inputs(
     output: DetectorOutput, targets: Sequence[Target], matcher: Matcher, coder: Coder, num_classes: int
 ) -> LossInputs:

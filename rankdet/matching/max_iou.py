@@ -31,7 +31,7 @@ class MaxIoUMatcher:
         self.negative_iou = negative_iou
         self.claim_best = claim_best
 
-    def __call__(self, anchors: Tensor, boxes: Tensor, level_sizes: Sequence[int] = ()) -> Tensor:  # noqa: ARG002
+    def __call__(self, anchors: Tensor, boxes: Tensor, level_sizes: Sequence[int] = ()) -> Tensor:
         """Anchors [A, 4], objects [G, 4] (A and G may be 0), xyxy -> int64 [A]: object's index, -1 negative, -2
         ignored. Levels do not matter to it."""
         if len(boxes) == 0 or len(anchors) == 0:

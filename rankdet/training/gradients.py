@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rankdet.data.records import Batch, Target
+from rankdet.errors import UserError
 from rankdet.models.output import DetectorOutput
 from rankdet.training.checkpoint import random_state, restore_random_state
 from rankdet.training.timing import Stopwatch
@@ -58,11 +59,23 @@ def backpropagate(training: "Training", batch: Batch, watch: Stopwatch) -> dict[
 
 
 def forward(training: "Training", images: Tensor, targets: list[Target]) -> Sequence[DetectorOutput]:
-    """An output a stage. Only a detector of several stages is shown the targets."""
-    with training.autocast():
-        if len(training.stages) == 1:
-            return (training.model(images),)
-        return training.model(images, targets)
+    """An output a stage. Only a detector of several stages is shown the targets.
+
+    UserError for an image so small, and alone, that batch norm finds one value to take its statistics from.
+    """
+    try:
+        with training.autocast():
+            if len(training.stages) == 1:
+                return (training.model(images),)
+            return training.model(images, targets)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        height, width = images.shape[-2:]
+        raise UserError(
+            f"model.backbone.norm=bn: one image of {height} x {width} at a time leaves it one value to take statistics "
+            "from; use larger images, a larger batch_size or micro_batch, or model.backbone.norm=gn"
+        ) from error
 
 
 def losses_and_gradients(

@@ -1,13 +1,12 @@
 """The training loop: images in, one optimiser step out; everything else hangs on its hooks."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from rankdet.data.records import Batch
@@ -79,7 +78,10 @@ def train(training: Training, batches: Iterable[Batch], hooks: list[Callable[[St
         t.optimizer.zero_grad(set_to_none=True)
         parts = backpropagate(t, batch, watch)
         t.scaler.unscale_(t.optimizer)
-        norm = clip_grad_norm_(t.model.parameters(), t.clip_grad_norm or math.inf)
+        gradients = [p.grad for p in t.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        if t.clip_grad_norm:
+            clip_grads_with_norm_(t.model.parameters(), t.clip_grad_norm, norm)
         if not t.scaler.is_enabled():  # which skips such a step and lowers its factor
             require_finite(norm, t.step, parts, batch.targets, "gradient")
         t.scaler.step(t.optimizer)
