@@ -32,19 +32,33 @@ def test_parameters_are_named_and_shaped_as_in_torchvision(name):
     assert len(expected) > 100
 
 
-def test_same_features_as_torchvision():
-    torch.manual_seed(0)
-    theirs = torchvision.models.resnet18(weights=None).eval()
-    ours = ResNetBackbone("resnet18", norm="bn").eval()
-    ours.load_state_dict({key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")})
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", "resnext101_64x4d", pytest.param("resnext101_32x8d", marks=pytest.mark.full)]
+)
+def test_same_features_as_torchvision(name):
+    """With the same weights and BN statistics, drawn at a scale that keeps the maps' magnitude."""
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(name, weights=None).eval()
+        ours = ResNetBackbone(name, norm="bn", outputs=["c2", "c3", "c4", "c5"]).eval()
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for key, value in theirs.state_dict().items():
+        scale = (3 / value[0].numel()) ** 0.5 if value.dim() == 4 else 0.5
+        centre = 0.0 if value.dim() == 4 or key.endswith(("bias", "mean")) else 1.0
+        state[key] = torch.empty(value.shape).uniform_(centre - scale, centre + scale, generator=generator)
+    theirs.load_state_dict(state, assign=True)
+    ours.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")}, assign=True)
     features = {}
-    for key, layer in {"c3": theirs.layer2, "c4": theirs.layer3, "c5": theirs.layer4}.items():
+    layers = {"c2": theirs.layer1, "c3": theirs.layer2, "c4": theirs.layer3, "c5": theirs.layer4}
+    for key, layer in layers.items():
         layer.register_forward_hook(lambda _module, _args, out, key=key: features.__setitem__(key, out))
-    x = torch.randn(1, 3, 64, 64)
-    theirs(x)
-    out = ours(x)
-    assert list(out) == ["c3", "c4", "c5"]
+    x = torch.randn(1, 3, 61, 35, generator=generator)
+    with torch.no_grad():
+        theirs(x)
+        out = ours(x)
+    assert list(out) == ["c2", "c3", "c4", "c5"]
     for key, value in out.items():
+        assert value.std() > 0.1
         torch.testing.assert_close(value, features[key])
 
 
@@ -55,6 +69,7 @@ def test_same_features_as_torchvision():
         ("resnet34", 0.5, [64, 128, 256]),
         ("resnet50", 0.25, [128, 256, 512]),
         ("resnext101_32x8d", 0.125, [64, 128, 256]),
+        ("resnext101_64x4d", 0.25, [128, 256, 512]),
     ],
 )
 def test_width_strides_and_sizes(name, width, channels):
@@ -65,6 +80,24 @@ def test_width_strides_and_sizes(name, width, channels):
     for (key, value), count in zip(out.items(), channels, strict=True):
         stride = model.strides[key]
         assert value.shape == (2, count, math.ceil(61 / stride), math.ceil(95 / stride))
+
+
+@pytest.mark.parametrize("outputs", [["c2", "c3", "c4", "c5"], ["c5"], ["c2", "c5"]])
+def test_named_outputs(outputs):
+    """The same maps as without the choice; strides and channels follow it."""
+    model = small(norm="gn", outputs=outputs)
+    every = {"c2": (4, 16), "c3": (8, 32), "c4": (16, 64), "c5": (32, 128)}
+    assert {key: (model.strides[key], model.channels[key]) for key in model.channels} == {k: every[k] for k in outputs}
+    assert list(model.strides) == list(model.channels) == outputs
+    x = torch.randn(IMAGE)
+    maps = model(x)
+    assert list(maps) == outputs
+    for key, value in maps.items():
+        stride, channels = every[key]
+        assert value.shape == (2, channels, math.ceil(61 / stride), math.ceil(95 / stride))
+    plain = small(norm="gn")
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain(x)["c5"], maps["c5"])
 
 
 def test_quarter_width_stem_and_first_stage():
@@ -133,6 +166,15 @@ def test_group_norm_trains_with_one_image():
         ({"frozen_stages": 5}, r"model.backbone.frozen_stages=5 must lie in 0\.\.4"),
         ({"width": 0.0}, "model.backbone.width=0.0 must be positive"),
         ({"norm": "none"}, "norm='none' is unknown"),
+        (
+            {"name": "resnext101_64x4d", "width": 0.2},
+            r"width=0\.2 leaves the groups of resnext101_64x4d no channel; take 0\.25",
+        ),
+        ({"outputs": []}, r"model\.backbone\.outputs=\[\] must be some of c2, c3, c4, c5 in this order, c5 last"),
+        ({"outputs": ["c4", "c3", "c5"]}, r"outputs=\['c4', 'c3', 'c5'\] must be some of"),
+        ({"outputs": ["c3", "c4"]}, r"outputs=\['c3', 'c4'\] must be some of .* c5 last"),
+        ({"outputs": ["c5", "c6"]}, r"outputs=\['c5', 'c6'\] must be some of"),
+        ({"outputs": ["c5", "c5"]}, r"outputs=\['c5', 'c5'\] must be some of"),
         ({"width": 0.5, "weights": "imagenet"}, "weights=imagenet needs model.backbone.width=1, not 0.5"),
     ],
 )

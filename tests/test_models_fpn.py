@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rankdet.errors import UserError
+from rankdet.models.backbones import ResNetBackbone
 from rankdet.models.fpn import FPN
 
 CHANNELS = {"c3": 4, "c4": 6, "c5": 8}
@@ -64,6 +65,25 @@ def test_p6_comes_from_c5_also_where_the_channels_agree():
     torch.testing.assert_close(p7[:, 0], p6[:, 0].relu()[:, ::2, ::2])
 
 
-def test_bad_extra_levels():
-    with pytest.raises(UserError, match=r"model\.fpn\.extra_levels=1 must be 0"):
-        FPN(CHANNELS, STRIDES, extra_levels=1)
+def test_p6_of_faster_r_cnn_is_every_second_cell_of_p5():
+    fpn = FPN(CHANNELS, STRIDES, channels=16, extra_levels=1)
+    assert fpn.strides == (8, 16, 32, 64)
+    assert len(list(fpn.parameters())) == len(list(FPN(CHANNELS, STRIDES, channels=16, extra_levels=0).parameters()))
+    *_, p5, p6 = fpn(maps(97, 333))  # C5 of 4 x 11
+    assert p6.shape == (2, 16, 2, 6)
+    assert torch.equal(p6, p5[..., ::2, ::2])
+
+
+def test_p2_to_p6_over_four_maps():
+    """100 x 132 at strides 4 .. 64: ceil gives 25 x 33, 13 x 17, 7 x 9, 4 x 5, then every second of those."""
+    backbone = ResNetBackbone("resnet18", width=0.25, norm="gn", outputs=["c2", "c3", "c4", "c5"])
+    fpn = FPN(backbone.channels, backbone.strides, channels=16, extra_levels=1)
+    assert fpn.strides == (4, 8, 16, 32, 64)
+    sizes = [tuple(x.shape[-2:]) for x in fpn(backbone(torch.randn(1, 3, 100, 132)))]
+    assert sizes == [(25, 33), (13, 17), (7, 9), (4, 5), (2, 3)]
+
+
+@pytest.mark.parametrize("extra_levels", [-1, 3, "max_pool"])
+def test_bad_extra_levels(extra_levels):
+    with pytest.raises(UserError, match=rf"model\.fpn\.extra_levels={extra_levels} must be 0 \(up to P5\), 1 \("):
+        FPN(CHANNELS, STRIDES, extra_levels=extra_levels)

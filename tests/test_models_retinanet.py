@@ -29,7 +29,8 @@ def build(repo):
 
 def test_every_model_config_is_tested_here(repo):
     names = {path.stem for path in (repo / "configs" / "model").glob("retinanet_*.yaml")}
-    assert names == {"retinanet_r18_quarter", *PAPER_PARAMETERS}
+    tested_elsewhere = {"retinanet_timm"}  # in test_models_timm.py
+    assert names == {"retinanet_r18_quarter", *PAPER_PARAMETERS, *tested_elsewhere}
 
 
 # torchvision's published parameter count, its classifier's, and BN's affines (no parameters under frozen BN); channels.
@@ -38,7 +39,16 @@ PAPER_PARAMETERS = {
     "retinanet_r50": (25_557_032 - 2_049_000 - 53_120, [512, 1024, 2048]),
     "retinanet_r101": (44_549_160 - 2_049_000 - 105_344, [512, 1024, 2048]),
     "retinanet_x101_32x8d": (88_791_336 - 2_049_000 - 202_880, [512, 1024, 2048]),
+    "retinanet_x101_64x4d": (83_455_272 - 2_049_000 - 202_880, [512, 1024, 2048]),
 }
+# Deformable stages 3-5 add to each 3x3 conv another of its width to 27 channels: name -> the plain one, the widths.
+DEFORMABLE = {
+    "retinanet_r50_dcn": ("retinanet_r50", 4 * [128] + 6 * [256] + 3 * [512]),
+    "retinanet_x101_64x4d_dcn": ("retinanet_x101_64x4d", 4 * [512] + 23 * [1024] + 3 * [2048]),
+}
+for name, (plain, widths) in DEFORMABLE.items():
+    count, channels = PAPER_PARAMETERS[plain]
+    PAPER_PARAMETERS[name] = (count + sum(27 * (9 * width + 1) for width in widths), channels)
 
 
 @pytest.mark.parametrize("name", PAPER_PARAMETERS)

@@ -8,7 +8,7 @@ import torchvision
 from torchvision.models import ResNet50_Weights, WeightsEnum
 
 from rankdet.errors import UserError
-from rankdet.models.backbones import ResNetBackbone
+from rankdet.models.backbones import ARCHITECTURES, ResNetBackbone
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,69 @@ def test_every_key_of_a_file_arrives(norm, state, tmp_path):
     kept = {k for k in state if not k.startswith("fc.") and not (norm == "frozen_bn" and "num_batches" in k)}
     assert set(loaded) == kept
     assert all(torch.equal(loaded[key], state[key]) for key in kept)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_layer_of_torchvision_s_imagenet_weights_arrives(name, monkeypatch):
+    """A made-up state dict of torchvision's keys and shapes, each entry one number of its own, under the right name."""
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(name, weights=None).state_dict()
+    state = {key: torch.tensor(float(i)).expand(value.shape) for i, (key, value) in enumerate(theirs.items())}
+    asked = []
+
+    def answer(self, *args, **kwargs):
+        asked.append(str(self))
+        return state
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", answer)
+    for function in ("kaiming_normal_", "kaiming_uniform_"):  # whatever was there before is overwritten
+        monkeypatch.setattr(torch.nn.init, function, lambda tensor, *_args, **_options: tensor)
+    model = ResNetBackbone(name, norm="frozen_bn", weights="imagenet")
+    assert [answered.rpartition(".")[2] for answered in asked] == ["IMAGENET1K_V1"]
+    assert asked[0].lower().startswith(name)
+    loaded = model.state_dict()
+    assert loaded.keys() == {key for key in state if not key.startswith("fc.") and "num_batches" not in key}
+    assert all(torch.equal(value, state[key]) for key, value in loaded.items())
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnext101_64x4d"])
+def test_imagenet_weights_in_a_deformable_backbone(name, monkeypatch):
+    """Every layer arrives, the 3x3 convolutions' included; only what torchvision lacks starts at zero."""
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(name, weights=None).state_dict()
+    state = {key: torch.tensor(float(i)).expand(value.shape) for i, (key, value) in enumerate(theirs.items())}
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_args, **_options: state)
+    for function in ("kaiming_normal_", "kaiming_uniform_"):
+        monkeypatch.setattr(torch.nn.init, function, lambda tensor, *_args, **_options: tensor)
+    model = ResNetBackbone(name, weights="imagenet", deformable=[3, 4, 5])
+    new = {key: value for key, value in model.state_dict().items() if key not in state}
+    assert new.keys() == {
+        f"layer{stage}.{block}.conv2.offset.{part}"
+        for stage, count in zip((2, 3, 4), ARCHITECTURES[name].depths[1:], strict=True)
+        for block in range(count)
+        for part in ("weight", "bias")
+    }
+    assert not any(value.any() for value in new.values())
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items() if key not in new)
+
+
+def test_a_trained_deformable_backbone_as_a_file(tmp_path):
+    """Its offsets are read, too; a file that holds some of them only is refused."""
+    options = {"name": "resnet50", "width": 0.125, "norm": "bn", "deformable": [5]}
+    trained = ResNetBackbone(**options)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter)
+    path = tmp_path / "trained.pth"
+    torch.save(trained.state_dict(), path)
+    loaded = ResNetBackbone(**options, weights=str(path)).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in trained.state_dict().items())
+    state = trained.state_dict()
+    del state["layer4.1.conv2.offset.bias"]
+    torch.save(state, path)
+    with pytest.raises(UserError, match=r"norm: layer4\.1\.conv2\.offset\.bias missing$"):
+        ResNetBackbone(**options, weights=str(path))
+    with pytest.raises(UserError, match=r"layer4\.0\.conv2\.offset\.weight not in the model"):
+        ResNetBackbone(**options | {"deformable": []}, weights=str(path))
 
 
 def test_a_file_without_batch_counters_serves_trained_bn(state, tmp_path):

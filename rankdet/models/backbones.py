@@ -1,6 +1,6 @@
 """Backbones: torchvision's ResNets, any width, behind one interface of feature maps with named strides."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from rankdet.errors import UserError
+from rankdet.models.deformable import DeformableConv2d
 from rankdet.models.norm import norm_layer
+from rankdet.models.recompute import recomputed
 from rankdet.models.weights import load_backbone_weights
 
 STEM_PLANES = 64
 STAGE_PLANES = (64, 128, 256, 512)
+STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}  # of the maps that the stages give
 
 
 class Architecture(NamedTuple):
@@ -30,16 +33,21 @@ ARCHITECTURES = {
     "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
     "resnet101": Architecture(Bottleneck, (3, 4, 23, 3)),
     "resnext101_32x8d": Architecture(Bottleneck, (3, 4, 23, 3), groups=32, width_per_group=8),
+    "resnext101_64x4d": Architecture(Bottleneck, (3, 4, 23, 3), groups=64, width_per_group=4),
 }
 
 
 class ResNetBackbone(nn.Module):
-    """Normalised images [B, 3, H, W] -> {"c3", "c4", "c5"}: maps of stride 8, 16, 32, of size ceil(H / stride).
+    """Normalised images [B, 3, H, W] -> maps by name, c2 to c5 of stride 4, 8, 16, 32, of size ceil(H / stride).
 
     name: one of ARCHITECTURES. width: factor on all channels (resnet18 at 0.25: 16, 32, 64, 128). norm: see
     models/norm.py. frozen_stages: 0 trains all, 1 freezes the stem and layer1, ... 4 everything; frozen parts take no
     gradient and stay in eval mode. weights: null (He initialisation), "imagenet" or a file: see models/weights.py.
-    Parameters are named as in torchvision. Raises UserError for a value outside these.
+    outputs: the maps wanted, finest first, c5 last. deformable: stages (2 to 5, that of c5) whose 3x3 convolutions
+    become DeformableConv2d; DCNv2 takes [3, 4, 5]. checkpoint: compute the stages' activations again in the backward
+    pass, which saves memory and changes no bit: see models/recompute.py.
+    Parameters are named as in torchvision; deformable convolutions add `offset.weight` and `offset.bias`, which weights
+    may lack. Raises UserError for a value outside these.
     """
 
     def __init__(
@@ -49,16 +57,13 @@ class ResNetBackbone(nn.Module):
         norm: str = "frozen_bn",
         frozen_stages: int = 0,
         weights: str | None = None,
+        outputs: Sequence[str] = ("c3", "c4", "c5"),
+        deformable: Sequence[int] = (),
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if name not in ARCHITECTURES:
-            raise UserError(f"model.backbone.name={name!r} is unknown; choose one of {', '.join(ARCHITECTURES)}")
-        if not 0 <= frozen_stages <= len(STAGE_PLANES):
-            raise UserError(f"model.backbone.frozen_stages={frozen_stages} must lie in 0..{len(STAGE_PLANES)}")
-        if not width > 0:
-            raise UserError(f"model.backbone.width={width} must be positive")
-        if weights == "imagenet" and width != 1.0:
-            raise UserError(f"model.backbone.weights=imagenet needs model.backbone.width=1, not {width}")
+        _require_valid(name, width, frozen_stages, weights)
+        _require_valid_maps(name, frozen_stages, outputs, deformable)
         architecture = ARCHITECTURES[name]
         stem, *planes = (max(1, round(planes * width)) for planes in (STEM_PLANES, *STAGE_PLANES))
         layer = norm_layer(norm)
@@ -66,18 +71,22 @@ class ResNetBackbone(nn.Module):
         self.bn1 = layer(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        outputs = [stem, *(count * architecture.block.expansion for count in planes)]
-        self.layer1 = _stage(architecture, 0, outputs[0], planes[0], layer)
-        self.layer2 = _stage(architecture, 1, outputs[1], planes[1], layer)
-        self.layer3 = _stage(architecture, 2, outputs[2], planes[2], layer)
-        self.layer4 = _stage(architecture, 3, outputs[3], planes[3], layer)
-        self.strides = {"c3": 8, "c4": 16, "c5": 32}
-        self.channels = dict(zip(self.strides, outputs[2:], strict=True))
+        channels = [stem, *(count * architecture.block.expansion for count in planes)]
+        self.layer1 = _stage(architecture, 0, channels[0], planes[0], layer)
+        self.layer2 = _stage(architecture, 1, channels[1], planes[1], layer)
+        self.layer3 = _stage(architecture, 2, channels[2], planes[2], layer)
+        self.layer4 = _stage(architecture, 3, channels[3], planes[3], layer)
+        self.strides = {key: STRIDES[key] for key in outputs}
+        self.channels = {key: count for key, count in zip(STRIDES, channels[1:], strict=True) if key in outputs}
+        self.checkpoint = checkpoint
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for stage in deformable:
+            for block in self._stages()[stage - 2]:
+                block.conv2 = DeformableConv2d(block.conv2)
         if weights is not None:
-            load_backbone_weights(self, name, weights)
+            load_backbone_weights(self, name, weights, new=".offset.")
         parts = [[self.conv1, self.bn1, self.layer1], [self.layer2], [self.layer3], [self.layer4]]
         self._frozen = list(chain.from_iterable(parts[:frozen_stages]))
         for module in self._frozen:
@@ -86,9 +95,12 @@ class ResNetBackbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """float [B, 3, H, W] -> maps [B, channels[key], ceil(H / strides[key]), ceil(W / strides[key])]."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        c3 = self.layer2(self.layer1(x))
-        c4 = self.layer3(c3)
-        return {"c3": c3, "c4": c4, "c5": self.layer4(c4)}
+        maps = {}
+        for key, stage in zip(STRIDES, self._stages(), strict=True):
+            x = recomputed(stage, x) if self.checkpoint else stage(x)
+            if key in self.strides:
+                maps[key] = x
+        return maps
 
     def train(self, mode: bool = True) -> "ResNetBackbone":
         """As nn.Module.train, except that frozen stages stay in eval mode, so that their BN keeps its statistics."""
@@ -96,6 +108,40 @@ class ResNetBackbone(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
+
+    def _stages(self) -> tuple[nn.Sequential, ...]:
+        return self.layer1, self.layer2, self.layer3, self.layer4
+
+
+def _require_valid(name: str, width: float, frozen_stages: int, weights: str | None) -> None:
+    if name not in ARCHITECTURES:
+        raise UserError(f"model.backbone.name={name!r} is unknown; choose one of {', '.join(ARCHITECTURES)}")
+    if not 0 <= frozen_stages <= len(STAGE_PLANES):
+        raise UserError(f"model.backbone.frozen_stages={frozen_stages} must lie in 0..{len(STAGE_PLANES)}")
+    if not width > 0:
+        raise UserError(f"model.backbone.width={width} must be positive")
+    least = 1 / ARCHITECTURES[name].width_per_group
+    if ARCHITECTURES[name].groups > 1 and width < least:
+        raise UserError(f"model.backbone.width={width} leaves the groups of {name} no channel; take {least} or more")
+    if weights == "imagenet" and width != 1.0:
+        raise UserError(f"model.backbone.weights=imagenet needs model.backbone.width=1, not {width}")
+
+
+def _require_valid_maps(name: str, frozen_stages: int, outputs: Sequence[str], deformable: Sequence[int]) -> None:
+    if list(outputs) != [key for key in STRIDES if key in outputs] or "c5" not in outputs:
+        raise UserError(f"model.backbone.outputs={list(outputs)} must be some of c2, c3, c4, c5 in this order, c5 last")
+    wrong = [stage for stage in deformable if stage not in (2, 3, 4, 5)]
+    if wrong or len(set(deformable)) < len(deformable):
+        raise UserError(
+            f"model.backbone.deformable={list(deformable)} must be some of the stages 2, 3, 4, 5, each once"
+        )
+    if deformable and ARCHITECTURES[name].block is not Bottleneck:
+        raise UserError(f"model.backbone.deformable={list(deformable)} needs a bottleneck's 3x3 convs; {name} has none")
+    if any(stage - 1 <= frozen_stages for stage in deformable):
+        raise UserError(
+            f"model.backbone.deformable={list(deformable)} would never learn where to look in the stages that "
+            f"model.backbone.frozen_stages={frozen_stages} freezes"
+        )
 
 
 def _stage(

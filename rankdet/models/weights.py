@@ -18,9 +18,9 @@ def load_backbone_weights(module: nn.Module, name: str, source: str, new: str | 
 
     source: "imagenet" for torchvision's IMAGENET1K_V1 (fetched once, then from torch.hub's cache), else the path of a
     file that torch.save wrote from such a state dict. Every parameter and buffer must be in it, in the right shape, and
-    nothing else but the classifier and BN's batch counters. new: what the names of parameters contain that torchvision's
-    model lacks; they stay as they are where the weights lack all of them. Raises UserError naming the file and the first
-    keys that do not fit; the module is then untouched.
+    nothing else but the classifier and BN's batch counters. new: a part of the names of those parameters that
+    torchvision's model lacks; if `source` lacks them all, they stay as they are. Raises UserError naming the file and
+    the first keys that do not fit; the module is then untouched.
     """
     state = {key: value for key, value in read_weights(name, source).items() if not key.startswith(CLASSIFIER)}
     expected = module.state_dict()
