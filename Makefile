@@ -8,6 +8,7 @@ JOBS     ?= 2
 GPUS     ?= 0
 ARGS     ?=
 PAPER    ?= ap-loss
+DETECTOR ?= retinanet
 RUN      ?=
 RESULTS  ?=
 SERVER   ?=
@@ -19,7 +20,7 @@ STAMP := $(VENV)/.installed
 PY    := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-theory data-voc data-coco check-data profile-loading submission profile-loss sweep tune report publish tensorboard test test-full test-full-rest stress lint format clean
+.PHONY: help setup reproduce-theory data-voc data-coco check-data profile-loading benchmark submission profile-loss sweep tune report publish tensorboard test test-full test-full-rest stress lint format clean
 
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -41,6 +42,9 @@ $(STAMP): requirements.txt pyproject.toml
 reproduce-table-%: $(STAMP) ## train and test what is missing for table N of PAPER, then print and save the table
 	@$(PY) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
 
+reproduce-figure-%: $(STAMP) ## train what is missing for figure N of PAPER, then print, plot and save it
+	@$(PY) scripts/figure.py figure-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
 reproduce-theory: $(STAMP) ## check the papers' formulas and theorems: "holds", or where not (ARGS="AP-P2 ...": only those)
 	@$(PY) scripts/theory.py $(ARGS)
 
@@ -59,14 +63,17 @@ check-data: $(STAMP) ## read all of DATA, decode every image, list what is wrong
 profile-loading: $(STAMP) ## images a second and core, decoded and augmented, beside torchvision (DATA=photographs)
 	@$(PY) scripts/profile_loading.py --data "$(DATA)" $(ARGS)
 
+benchmark: $(STAMP) ## a training step, time and memory, beside torchvision's (ARGS="--quick" or "--device cuda ...")
+	@$(PY) scripts/benchmark.py --data "$(DATA)" $(ARGS)
+
 submission: $(STAMP) ## the archive for SERVER=voc|coco from RUN or RESULTS, named NAME (ARGS="data=voc07pp12 ...")
 	@$(PY) scripts/submission.py --server "$(SERVER)" --name "$(NAME)" --run "$(RUN)" --results "$(RESULTS)" $(ARGS)
 
 sweep: $(STAMP) ## test the finished run RUN under several settings (ARGS="evaluation.score_threshold=0.0,0.01,0.05")
 	@$(PY) scripts/sweep.py "run=$(RUN)" $(ARGS)
 
-tune: $(STAMP) ## search lr and box weight per loss on the validation split, by the recorded grid
-	@$(PY) scripts/tune.py --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+tune: $(STAMP) ## search lr and box weight per loss of DETECTOR on the validation split, by the recorded grid
+	@$(PY) scripts/tune.py --detector $(DETECTOR) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
 
 report: $(STAMP) ## one HTML page about the finished run RUN (ARGS="split=val data.root=..."): errors, scores, images
 	@$(PY) scripts/report.py "run=$(RUN)" $(ARGS)
