@@ -89,6 +89,7 @@ def build_criterion(cfg: DictConfig, num_classes: int, prior: float) -> tuple[Cr
         name = str(cfg.loss._target_).split(".")[-2]
         raise UserError(f"config: loss={name} trains the boxes too: set box_loss=none")
     terms = [loss] + ([make(cfg.box_loss)] if cfg.box_loss else [])
+    terms += [make(cfg.measure)] if cfg.get("measure") else []  # runs older than the key have none, nor has an RPN
     try:
         bias = loss.prior_bias(num_classes, prior)
     except ValueError as error:  # a softmax over many classes cannot start each of them at any prior
@@ -99,7 +100,7 @@ def build_criterion(cfg: DictConfig, num_classes: int, prior: float) -> tuple[Cr
 def open_source(cfg: DictConfig) -> Source:
     """Where the splits (train, val, trainval, test) of cfg.data are read from."""
     source = make(cfg.data.source)
-    return OneClass(source) if cfg.get("one_class") else source  # runs older than the key have none
+    return OneClass(source) if "one_class" in cfg and cfg.one_class else source  # older runs lack the key
 
 
 def build_optimizer(cfg: DictConfig, parameters: list[Parameter], lr: float) -> Optimizer:

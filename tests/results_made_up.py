@@ -21,14 +21,14 @@ def printed_table(*rows, id="paper/table-9"):
     return PrintedTable(id, "Made up", "measured", columns, {row.key: row for row in rows})
 
 
-def make_run(root, key, seed=0, config_hash=None, version=1, tuned=(), extra=()):
+def make_run(root, key, seed=0, config_hash=None, version=1, tuned=(), extra=(), detector="retinanet"):
     config_hash = config_hash or f"{crc32(key.encode()):08x}"
     overrides = ("experiment=e", f"loss={key}", *extra, *tuned)
     directory = Path(root) / "runs" / "made" / "mini" / f"net-{key}-{config_hash}" / f"seed{seed}"
-    return Run(overrides, seed, directory, config_hash, version, key, tuple(tuned), "trainval")
+    return Run(overrides, seed, directory, config_hash, version, key, tuple(tuned), "trainval", detector)
 
 
-def make_plan(root, table, seeds=(0, 1, 2), why=None, args=(), tuning=None, **run_options):
+def make_plan(root, table, seeds=(0, 1, 2), why=None, args=(), tunings=None, **run_options):
     """One row of runs per printed row; why: key -> reason why not."""
     why = why or {}
     rows, entries = [], {}
@@ -37,7 +37,7 @@ def make_plan(root, table, seeds=(0, 1, 2), why=None, args=(), tuning=None, **ru
         rows.append(PlannedRow(table, printed, runs, why.get(key), None))
         entries[key] = ManifestRow(key, (f"loss={key}",), key not in why, False, why.get(key), None)
     manifest = Manifest(Path("table-9.yaml"), "paper", "table-9", (table,), "e", tuple(seeds), (), (), entries)
-    return Plan(manifest, "mini", DataChoice("made", ("data=made",)), tuple(args), tuning, tuple(rows))
+    return Plan(manifest, "mini", DataChoice("made", ("data=made",)), tuple(args), tunings or {}, tuple(rows))
 
 
 def record_content(run, ap, **changes):

@@ -22,6 +22,18 @@ ROOT = "data.root=somewhere/VOC2007"  # asked for by data=voc and data=coco
 # What the code, not the yaml, hands to a constructor.
 HANDED = {
     "rankdet.models.retinanet.RetinaNet": {"num_channels", "prior_bias"},
+    "rankdet.models.ssd.SSD": {"num_channels", "prior_bias"},
+    "rankdet.models.ssd.ExtraLayers": {"in_channels"},
+    "rankdet.models.faster_rcnn.FasterRCNN": {
+        "num_channels",
+        "prior_bias",
+        "num_classes",
+        "rpn_num_channels",
+        "rpn_prior_bias",
+    },
+    "rankdet.models.rpn.RPNHead": {"in_channels", "anchors_per_cell", "num_channels", "prior_bias"},
+    "rankdet.models.roi_head.RoIHead": {"in_channels", "strides", "num_classes", "num_channels", "prior_bias"},
+    "rankdet.models.roi_align.PyramidRoIAlign": {"strides"},
     "rankdet.models.fpn.FPN": {"in_channels", "in_strides"},
     "rankdet.models.heads.RetinaHeads": {"in_channels", "anchors_per_cell", "num_channels", "prior_bias"},
     "rankdet.matching.anchors.AnchorGenerator": {"strides"},
@@ -58,7 +70,8 @@ def every(repo):
     found = {}
     for position in range(max(map(len, options.values()))):
         chosen = {group: there[position % len(there)] for group, there in options.items()}
-        cfg = compose([*(f"{group}={option}" for group, option in chosen.items()), ROOT])
+        given = ["candidates.rpn=weights.pt"] if chosen["candidates"] == "top_ranked" else []
+        cfg = compose([*(f"{group}={option}" for group, option in chosen.items()), ROOT, *given])
         found |= {choice: cfg for choice in chosen.items()}
     return found
 
@@ -131,8 +144,8 @@ class TestEverything:
     def test_every_augmentation_can_be_made(self, repo, every):
         """Its transforms refuse arguments that they do not know; of other nodes the signatures say it."""
         made = [make(every["augment", name].augment) for name in names(repo, "augment")]
-        assert len(made) == 3
-        assert {len(augment.transforms) for augment in made} == {0, 2, 8}
+        assert len(made) == 5
+        assert {len(augment.transforms) for augment in made} == {0, 1, 2, 8}
 
     def test_every_key_is_read(self, repo, every):
         """Keys under a _target_ are its arguments; every other one is read by the code or by another key."""
@@ -214,7 +227,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("override", "named"),
         [
-            ("loss=app", "loss/app.* ap auc ce_ohem "),
+            ("loss=app", "loss/app.* ap auc binary_cross_entropy ce_ohem "),
             ("losss=ap", "losss"),
             ("~loss", "loss"),
             ("~loss.delta", "loss.delta"),
@@ -332,6 +345,14 @@ class TestRunDirectory:
         assert "test_input" not in identity(plain)
         assert hashes[0] == config_hash(plain)
         assert len(set(hashes)) == 3
+
+    def test_a_backbone_s_younger_keys_count_where_they_change_what_is_computed(self, plain):
+        """Without them the published records' hashes; activations computed again change nothing at all."""
+        backbone = identity(plain)["model"]["backbone"]
+        assert backbone.keys() == {"_target_", "name", "width", "norm", "frozen_stages", "weights"}
+        hashes = {config_hash(compose([f"model.backbone.{k}"])) for k in ("outputs=[c2,c3,c4,c5]", "deformable=[5]")}
+        assert len(hashes | {config_hash(plain)}) == 3
+        assert config_hash(compose(["model.backbone.checkpoint=true"])) == config_hash(plain)
 
     def test_data_of_one_name_may_lie_anywhere(self):
         """The name is the folder's: two of the same name are the same data as far as the directory knows."""

@@ -8,6 +8,7 @@ from results_made_up import printed_row, printed_table
 
 from rankdet.config import compose
 from rankdet.errors import UserError
+from rankdet.results.describe_tuning import tuning_lines
 from rankdet.results.launch import command, run_all, shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.plan import DataChoice, choose_data, make_plan, merge_overrides, quoted
@@ -83,15 +84,42 @@ def test_a_row_takes_tuned_settings_and_arguments_take_over(manifest, tmp_path):
 
 
 def test_fresh_settings_before_committed_and_own_data_before_the_drawn_set(tmp_path):
-    assert find_tuning(tmp_path, "bccd") is None
+    assert find_tuning(tmp_path, "bccd", "retinanet") is None
     write_tuning(tmp_path / "experiments" / "tuning" / "shapes.yaml", "shapes", 0.001)
-    assert find_tuning(tmp_path, "bccd").data == "shapes"
+    assert find_tuning(tmp_path, "bccd", "retinanet").data == "shapes"
     write_tuning(tmp_path / "runs" / "tuning" / "shapes.yaml", "shapes", 0.002)
-    assert find_tuning(tmp_path, "bccd").losses["ap"]["schedule.lr"] == 0.002
+    assert find_tuning(tmp_path, "bccd", "retinanet").losses["ap"]["schedule.lr"] == 0.002
     write_tuning(tmp_path / "experiments" / "tuning" / "bccd.yaml", "bccd", 0.004)
-    found = find_tuning(tmp_path, "bccd")
+    found = find_tuning(tmp_path, "bccd", "retinanet")
     assert (found.data, found.losses["ap"]["schedule.lr"], found.num_trials) == ("bccd", 0.004, 1)
     assert found.edges["ap"] == ("schedule.lr",)
+    assert find_tuning(tmp_path, "bccd", "ssd") is None
+    write_tuning(tmp_path / "experiments" / "tuning" / "shapes.ssd.yaml", "shapes", 0.008)
+    assert find_tuning(tmp_path, "bccd", "ssd").losses["ap"]["schedule.lr"] == 0.008
+
+
+def test_each_row_takes_the_settings_of_its_own_detector(repo, tmp_path):
+    """FoveaBox untuned keeps the defaults, RetinaNet's rate beside it is not for it; tuned, it takes its own."""
+    path = tmp_path / "table-1.yaml"
+    path.write_text(
+        ONE_ROW.replace(
+            "mini: true}", "mini: true, mini_overrides: [model=foveabox_quarter, matching=foveabox]}"
+        ).replace("mini: false, reason: not now", "mini: true")
+    )
+    manifest = load_manifest(path, load_registry(repo / "experiments" / "registry.yaml"))
+    write_tuning(tmp_path / "experiments" / "tuning" / "shapes.yaml", "shapes", 0.004)
+    plan = make_plan(manifest, "mini", choose_data("shapes"), tmp_path)
+    fovea, retina = (row.runs[0] for row in plan.rows)
+    assert (fovea.detector, retina.detector) == ("foveabox", "retinanet")
+    assert fovea.tuned == () and retina.tuned == ("schedule.lr=0.004", "box_loss.weight=3.0")
+    assert list(plan.tunings) == ["retinanet"]
+    lines = tuning_lines(plan, plan.runs())
+    assert lines[0].startswith("FoveaBox, untuned: ") and "make tune DETECTOR=foveabox" in lines[0]
+    assert lines[1].startswith("RetinaNet: Tuned per loss on shapes")
+    write_tuning(tmp_path / "experiments" / "tuning" / "shapes.foveabox.yaml", "shapes", 0.002)
+    plan = make_plan(manifest, "mini", choose_data("shapes"), tmp_path)
+    assert plan.rows[0].runs[0].tuned == ("schedule.lr=0.002", "box_loss.weight=3.0")
+    assert plan.rows[1].runs == (retina, replace(retina, seed=1, directory=retina.directory.with_name("seed1")))
 
 
 def test_runs_are_distinct_and_ordered_by_seed(tmp_path):
@@ -169,9 +197,9 @@ def test_a_setting_of_the_loss_is_for_the_rows_whose_loss_has_it(repo, tmp_path)
     shapes = choose_data("shapes")
     plain = make_plan(own_manifest, "mini", shapes, tmp_path).runs()
     own = make_plan(own_manifest, "mini", shapes, tmp_path, ("loss.delta=0.5",)).runs()
-    assert len(plain) == len(own) == 12
+    assert len(plain) == len(own) == 24
     kept = {run.directory for run in plain} & {run.directory for run in own}
-    assert len(kept) == 6
-    assert sum("loss.delta=0.5" in run.overrides for run in own) == 6
+    assert len(kept) == 12
+    assert sum("loss.delta=0.5" in run.overrides for run in own) == 12
     with pytest.raises(UserError, match=r"'loss\.gama=1': no loss of this table has that setting"):
         make_plan(own_manifest, "mini", shapes, tmp_path, ("loss.gama=1",))

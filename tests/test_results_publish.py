@@ -128,7 +128,7 @@ def test_mistakes_in_the_list(tmp_path, text, message):
     path = tmp_path / "published.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        load_published(path)
+        load_published(path, "table")
 
 
 def test_a_record_that_is_damaged_is_named(root):
@@ -144,11 +144,11 @@ def test_a_record_that_is_damaged_is_named(root):
 
 def test_the_list_in_the_checkout(repo):
     """The seven tables, each of a manifest that is there."""
-    entries = load_published(repo / "experiments" / "published.yaml")
-    assert [(entry.table, entry.data.name, entry.protocol) for entry in entries] == [
+    entries = load_published(repo / "experiments" / "published.yaml", "table")
+    assert [(entry.name, entry.data.name, entry.protocol) for entry in entries] == [
         ("table-1", "shapes", "mini"), ("table-2", "shapes", "mini"), ("table-2", "shapes", "mini_long"),
         ("table-2", "bccd", "mini"), ("table-2", "bccd", "mini_long"),
         ("table-3", "shapes", "mini"), ("table-3", "bccd", "mini"),
     ]  # fmt: skip
     for entry in entries:
-        assert (repo / "experiments" / entry.paper / f"{entry.table}.yaml").is_file()
+        assert (repo / "experiments" / entry.paper / f"{entry.name}.yaml").is_file()

@@ -111,7 +111,8 @@ def finish_all(plan):
 
 def test_table_3_tests_the_trainings_of_table_2(registry, planned):
     plan, other = planned, plan_of(REPO, registry, "table-2")
-    assert [run.directory for run in plan.runs()] == [run.directory for run in other.runs()]
+    retinanets = [run.directory for run in other.runs() if run.detector == "retinanet"]
+    assert [run.directory for run in plan.runs()] == retinanets
     assert [row.printed.key for row in plan.rows] == list(ROWS)
     assert len(plan.runs()) == 12
     retests = planned_retests(plan)

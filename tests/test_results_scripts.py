@@ -20,7 +20,9 @@ rows:
   interpolated-yes: {overrides: [loss=ap], mini: true}
 """
 GRID = """
-losses: [ap]
+detectors:
+  retinanet: {losses: {ap: []}}
+  foveabox: {overrides: [model=foveabox_quarter, matching=foveabox], losses: {ap: []}}
 protocol: mini
 seeds: [7]
 splits: {train: train, test: val}
@@ -137,6 +139,18 @@ def test_tune_writes_what_the_tables_then_use(root, front_end, stand_in, capsys)
     assert "ap: schedule.lr 0.002, box_loss.weight 1.0" in out
     assert "At the edge of the grid, so that a better value may lie beyond: schedule.lr for ap." in out
     assert "| Interpolated AP: no  | 30.5 ± 0.7 |" in out  # 0.2 + 0.1 for the tuned rate, and 0 or 1 % for the seed
+
+
+def test_tune_of_another_detector_has_a_file_of_its_own(root, front_end, stand_in, capsys):
+    """RetinaNet's rows do not take it over."""
+    assert front_end("tune")(["--detector", "foveabox"], root) == 0
+    assert [path.name for path in (root / "runs" / "tuning").iterdir()] == ["shapes.foveabox.yaml"]
+    assert "detector: foveabox" in capsys.readouterr().out
+    assert len(list(root.glob("runs/shapes/mini/foveabox_*"))) == 3
+    assert front_end("reproduce")(["table-1"], root) == 0
+    assert "nothing was tuned (make tune does)" in capsys.readouterr().out
+    assert front_end("tune")(["--detector", "yolo"], root) == 2
+    assert "DETECTOR=yolo" in capsys.readouterr().err
 
 
 def test_tune_writes_nothing_after_a_failure(root, front_end, stand_in, capsys, monkeypatch):

@@ -185,6 +185,24 @@ def test_tau_is_kendalls(tmp_path):
         assert order.taus == pytest.approx((kendalltau(printed, ours).statistic,))
 
 
+def test_rows_of_another_detector_have_an_order_of_their_own(tmp_path):
+    """a, b on RetinaNet as printed (50 > 40: 31 > 20), c, d on SSD reversed (45 > 30: 10 < 12); none across."""
+    table = printed_table(*(printed_row(key, ap) for key, ap in (("a", 50.0), ("b", 40.0), ("c", 45.0), ("d", 30.0))))
+    plan = make_plan(tmp_path, table, seeds=(0,))
+    rows = [
+        replace(row, runs=tuple(replace(run, detector="ssd") for run in row.runs)) if row.printed.key in "cd" else row
+        for row in plan.rows
+    ]
+    plan = replace(plan, rows=tuple(rows))
+    found = collect(plan, records_of(plan, {"a": [0.31], "b": [0.2], "c": [0.1], "d": [0.12]}))
+    assert [(order.detector, order.num_pairs, order.as_printed) for order in orderings(found, "AP")] == [
+        ("retinanet", 1, 1), ("ssd", 1, 0),
+    ]  # fmt: skip
+    text = markdown(found)
+    assert "Order by AP, paper/table-9, SSD: our means put 0 of 1 pair of rows" in text
+    assert "a quarter-width RetinaNet or SSD from scratch" in text
+
+
 def test_pairs_that_the_paper_ties_are_left_out(tmp_path):
     table = printed_table(printed_row("a", 50.0), printed_row("b", 50.0), printed_row("c", 45.0))
     plan = make_plan(tmp_path, table)

@@ -1,18 +1,22 @@
 """The tuning grid: the choice by hand, ties, edges, and the file that the tables read."""
 
+from dataclasses import replace
+
 import pytest
 from results_made_up import write_record
 
 from rankdet.errors import UserError
+from rankdet.results.manifest import load_manifest
 from rankdet.results.plan import choose_data
 from rankdet.results.records import run_records
+from rankdet.results.registry import load_registry
 from rankdet.results.tune import Grid, choose, load_grid, make_trials, mean_ap, tuning_yaml
 from rankdet.results.tuning import load_tuning
 
 LR, WEIGHT = "schedule.lr", "box_loss.weight"
 GRID = Grid(
-    ("ap", "focal"), "mini", (7, 8), "train", "val", {LR: (0.001, 0.002, 0.004), WEIGHT: (1.0, 2.0)},
-    {LR: 0.002, WEIGHT: 1.0},
+    "retinanet", (), {"ap": (), "focal": ()}, "mini", (7, 8), "train", "val",
+    {LR: (0.001, 0.002, 0.004), WEIGHT: (1.0, 2.0)}, {LR: 0.002, WEIGHT: 1.0},
 )  # fmt: skip
 
 
@@ -40,8 +44,9 @@ def test_choice(aps, best, at_edge):
 
 def test_an_axis_of_one_value_has_no_edge():
     grid = Grid(
-        ("ap",), "mini", (7,), "train", "val", {LR: (0.001,), WEIGHT: (1.0, 2.0, 3.0)}, {LR: 0.001, WEIGHT: 2.0}
-    )
+        "retinanet", (), {"ap": ()}, "mini", (7,), "train", "val", {LR: (0.001,), WEIGHT: (1.0, 2.0, 3.0)},
+        {LR: 0.001, WEIGHT: 2.0},
+    )  # fmt: skip
     assert choose([(setting, 0.5) for setting in grid.settings()], grid).at_edge == ()
 
 
@@ -53,17 +58,42 @@ def test_nothing_to_choose_from():
 def test_the_grid_of_the_checkout(repo):
     """All four losses, none of the tables' seeds, and a learning rate that can move either way from the default."""
     grid = load_grid(repo / "experiments" / "tuning" / "grid.yaml")
-    assert grid.losses == ("ce_ohem", "focal", "auc", "ap")
+    assert list(grid.losses) == ["ce_ohem", "focal", "auc", "ap"]
+    assert grid.overrides == ()
     assert (grid.train, grid.test) == ("train", "val")
     assert not set(grid.seeds) & {0, 1, 2}
     assert grid.axes[LR][0] < grid.default[LR] < grid.axes[LR][-1]
 
 
+def test_every_detector_of_the_grid_has_the_settings_of_its_table(repo):
+    """SSD's losses are Table 2's four, with the settings that they have there."""
+    path = repo / "experiments" / "tuning" / "grid.yaml"
+    plain, ssd = load_grid(path), load_grid(path, "ssd")
+    assert ssd.losses == {"ce_ohem": (), "focal": ("loss.gamma=1",), "auc": (), "ap": ()}
+    assert ssd.settings() == plain.settings()
+    registry = load_registry(repo / "experiments" / "registry.yaml")
+    rows = load_manifest(repo / "experiments" / "ap-loss" / "table-2.yaml", registry).rows.values()
+    shown = {row.under("mini") for row in rows if "-ssd-" in row.key}
+    assert shown == {(f"loss={loss}", *own, *ssd.overrides) for loss, own in ssd.losses.items()}
+    with pytest.raises(UserError, match=r"DETECTOR=yolo: .*grid\.yaml has retinanet, ssd"):
+        load_grid(path, "yolo")
+
+
+def test_trials_of_another_detector(tmp_path):
+    grid = replace(
+        GRID, detector="foveabox", overrides=("model=foveabox_quarter",), losses={"focal": ("loss.gamma=1",)}
+    )
+    run = make_trials(grid, choose_data("shapes"), tmp_path)[0].runs[0]
+    assert run.detector == "foveabox"
+    assert {"model=foveabox_quarter", "loss=focal", "loss.gamma=1", "schedule.lr=0.001"} <= set(run.overrides)
+
+
 def test_from_runs_to_the_file_that_tables_read(tmp_path):
     """AP by seed: 20 and 30 % at the default, mean 25; 40 % and nothing (diverged) at the last; the rest 10."""
     small = Grid(
-        ("ap",), "mini", (7, 8), "train", "val", {LR: (0.001, 0.002), WEIGHT: (1.0,)}, {LR: 0.001, WEIGHT: 1.0}
-    )
+        "retinanet", (), {"ap": ()}, "mini", (7, 8), "train", "val", {LR: (0.001, 0.002), WEIGHT: (1.0,)},
+        {LR: 0.001, WEIGHT: 1.0},
+    )  # fmt: skip
     trials = make_trials(small, choose_data("shapes"), tmp_path)
     assert [len(trial.runs) for trial in trials] == [2, 2]
     assert len({run.directory for trial in trials for run in trial.runs}) == 4
@@ -100,11 +130,17 @@ def test_from_runs_to_the_file_that_tables_read(tmp_path):
         ("schedule.lr: 0.001,", "schedule.lr: 0.005,", "0.005 is not among the grid's"),
         ("protocol: mini", "protocol: paper", "'paper' is not one of"),
         ("losses:", "loses:", "unknown key 'loses'"),
+        ("{retinanet:", "{ssd:", "DETECTOR=retinanet: .* has ssd"),
+        (
+            "{losses:",
+            "{overrides: [model=foveabox_quarter], losses:",
+            "detectors.retinanet.overrides: these choose another",
+        ),
     ],
 )
 def test_mistakes_in_the_grid(tmp_path, old, new, message):
     good = (
-        "losses: [ap]\nprotocol: mini\nseeds: [7]\nsplits: {train: train, test: val}\n"
+        "detectors: {retinanet: {losses: {ap: []}}}\nprotocol: mini\nseeds: [7]\nsplits: {train: train, test: val}\n"
         "grid: {schedule.lr: [0.001, 0.002], box_loss.weight: [1.0]}\n"
         "default: {schedule.lr: 0.001, box_loss.weight: 1.0}\n"
     )

@@ -1,0 +1,81 @@
+"""Figures of a quantity against the step: one curve a series, the mean over the seeds with the range that they span."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from rankdet.figures.content import COLORS, Content, mean_sd
+from rankdet.figures.curves import LAST, Finder, LoggedRun
+from rankdet.figures.plan import FigurePlan, logged
+
+Curves = dict[str, list[LoggedRun]]  # series key -> a run a seed
+
+
+def curve_content(plan: FigurePlan, find: Finder) -> Content:
+    """The figure as far as its runs are finished."""
+    points = plan.cold
+    curves = {point.series.key: logged(point, plan.quantity, find) for point in points}
+    return Content(
+        _table(plan, curves),
+        _csv(plan, curves),
+        {key: _measured(runs) for key, runs in curves.items()},
+        [
+            f"Plotted: {plan.quantity} of the training batches, the mean since the point before; lines are means over "
+            "the seeds, bands reach from the lowest to the highest seed.",
+            f"Final: the mean over the last {LAST:.0%} of a run's steps.",
+        ],
+        lambda figure: _draw(figure, plan, curves),
+        (7.2, 4.4),
+        f"{plan.quantity} against the step, a curve a series",
+        [point.runs[0] for point in points if curves[point.series.key]],
+        [run.record for runs in curves.values() for run in runs],
+    )
+
+
+def _measured(runs: Sequence[LoggedRun]) -> str:
+    if not runs:
+        return "not run"
+    return f"from {mean_sd([run.first for run in runs])} to {mean_sd([run.final for run in runs])} (n = {len(runs)})"
+
+
+def _table(plan: FigurePlan, curves: Curves) -> str:
+    body = []
+    for key, runs in curves.items():
+        numbers = [mean_sd(values) if runs else "-" for values in ([r.first for r in runs], [r.final for r in runs])]
+        left = len(plan.trained.seeds) - len(runs)
+        note = "" if not left else "not run" if not runs else f"{len(runs)} of {left + len(runs)} seeds"
+        body.append([plan.manifest.series[key].label, *numbers, str(len(runs)), note])
+    headers = ["series", f"{plan.quantity}, first", "final", "n", "note"]
+    return tabulate(body, headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 3, "left"))
+
+
+def _csv(plan: FigurePlan, curves: Curves) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["series", "seed", "step", plan.quantity])
+    for key, runs in curves.items():
+        for run in runs:
+            for step, value in zip(run.steps, run.values, strict=True):
+                writer.writerow([key, run.record["seed"], step, round(value, 6)])
+    return out.getvalue()
+
+
+def _draw(figure: Figure, plan: FigurePlan, curves: Curves) -> None:
+    axes = figure.add_subplot()
+    for place, (key, runs) in enumerate(curves.items()):
+        label = plan.manifest.series[key].label
+        if not runs:
+            axes.plot([], [], color=COLORS[place], label=f"{label}: not run")
+            continue
+        steps = sorted(set.intersection(*(set(run.steps) for run in runs)))
+        values = np.array([[dict(zip(run.steps, run.values, strict=True))[step] for step in steps] for run in runs])
+        axes.plot(steps, values.mean(axis=0), color=COLORS[place], lw=1.8, label=f"{label}, n = {len(runs)}")
+        if len(runs) > 1:
+            axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLORS[place], alpha=0.2, lw=0)
+    axes.set(xlabel="step", ylabel=f"{plan.trained.y_label}, of the training batches", ylim=(0, 1.02))
+    axes.set_xlim(left=0)
+    axes.legend(loc="lower left", frameon=False)
