@@ -73,6 +73,8 @@ def build_detector(cfg: DictConfig, num_classes: int) -> Detector:
         model = make(cfg.model, **scores)
         stages = [Stage(criterion, matcher, model.coder, num_classes, sampler)]
     else:
+        if "rpn" not in cfg.model:
+            raise UserError("config: rpn is for a model that proposes regions: set rpn=none, or model=faster_rcnn_...")
         rpn_criterion, rpn_scores = build_criterion(cfg.rpn, 1, cfg.prior)
         named = {f"rpn_{name}": value for name, value in rpn_scores.items()}
         model = make(cfg.model, num_classes=num_classes, **scores, **named)

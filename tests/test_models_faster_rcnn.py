@@ -275,6 +275,11 @@ def test_what_it_is_built_with():
         built(*MINI, "loss@rpn.loss=cross_entropy")
 
 
+def test_a_model_without_proposals_takes_no_rpn():
+    with pytest.raises(UserError, match=r"^config: rpn is for a model that proposes regions: set rpn=none"):
+        built("rpn=ce")
+
+
 def test_stages():
     """The numbers of rpn=ce, and aLRP's."""
     detector = built(*MINI)
