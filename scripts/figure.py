@@ -15,7 +15,7 @@ from rankdet.figures.plan import FigurePlan, make_figure_plan, stages
 from rankdet.figures.publish import content_of, plan_of_rows, tuning_of, tuning_of_rows
 from rankdet.figures.tuning import load_grid, make_trials, outcome_yaml
 from rankdet.files import write_text
-from rankdet.results.front import exit_code
+from rankdet.results.front import exit_code, target_parser
 from rankdet.results.launch import run_all, shown
 from rankdet.results.plan import MINI, Run, choose_data
 from rankdet.results.queue import Failure, failure_report
@@ -29,22 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Exit code: 0, 1 if a run failed, 2 for a mistake in the command, 128 + n when stopped by signal n."""
-    args = parser().parse_intermixed_args(arguments)
+    args = target_parser(__doc__, "figure", "figure-8a").parse_intermixed_args(arguments)
     return exit_code(lambda: act(args, root))
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figure", help="a manifest of experiments/<paper>/, e.g. figure-8a")
-    parser.add_argument("--paper", default="ap-loss")
-    parser.add_argument("--protocol", default="mini", help="mini | mini_long | paper")
-    parser.add_argument("--data", default="shapes", help="shapes, or a folder in VOC or COCO layout")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs per training; 0: one if there is one")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
-    parser.add_argument("overrides", nargs="*", help="key=value settings on top of every series'")
-    return parser
 
 
 def act(args: argparse.Namespace, root: Path) -> int:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rankdet.results.front import exit_code
+from rankdet.results.front import exit_code, target_parser
 from rankdet.results.launch import as_typed, retest_all, retest_jobs, run_all, shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Exit code: 0, 1 if a run failed, 2 for a mistake in the command, 128 + n when stopped by signal n."""
-    args = parser().parse_intermixed_args(arguments)
+    args = target_parser(__doc__, "table", "table-2").parse_intermixed_args(arguments)
     return exit_code(lambda: act(args, root))
 
 
@@ -33,20 +33,6 @@ def act(args: argparse.Namespace, root: Path) -> int:
     overrides = (*args.overrides, *([f"gpus={args.gpus}"] if args.gpus > 1 else []))
     plan = make_plan(manifest, args.protocol, choose_data(args.data), root, overrides)
     return dry_run(plan, args.gpus) if args.dry_run else reproduce(plan, args.jobs, args.gpus, root)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table", help="a manifest of experiments/<paper>/, e.g. table-2")
-    parser.add_argument("--paper", default="ap-loss")
-    parser.add_argument("--protocol", default="mini", help="mini | mini_long | paper")
-    parser.add_argument("--data", default="shapes", help="shapes, or a folder in VOC or COCO layout")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs per training; 0: one if there is one")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
-    parser.add_argument("overrides", nargs="*", help="key=value settings on top of every row's")
-    return parser
 
 
 def dry_run(plan: Plan, gpus: int) -> int:

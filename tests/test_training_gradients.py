@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from omegaconf import DictConfig, OmegaConf
+from spoilt import InfiniteGradient, Spoilt
 from test_train_distributed import one_of_two
 from torch import nn
 
@@ -20,7 +21,6 @@ from rankdet.build import Detector, build_detector
 from rankdet.config import compose, config_hash, identity, option_of, run_directory
 from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
-from rankdet.losses.inputs import LossOutput
 from rankdet.training.gradients import statistics_kept
 from rankdet.training.loop import Training, train
 from rankdet.training.schedule import StepSchedule
@@ -294,35 +294,17 @@ class TestHalfPrecision:
 
     def test_an_overflow_is_the_scaler_s_to_mend(self):
         trained = training(config(), 2, lr=0.1, precision="fp16")
-        spoil(trained, lambda total: Infinite.apply(total))
+        spoil(trained, InfiniteGradient.apply)
         before = flat(trained.model)
         train(trained, [batch()], [])
         assert torch.equal(flat(trained.model), before)
         assert trained.scaler.get_scale() == 32768
 
 
-class Infinite(torch.autograd.Function):
-    """The identity, whose gradient overflows."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * math.inf
-
-
 def spoil(trained: Training, function) -> None:
     """Puts a function on the total of the only stage's criterion."""
     (stage,) = trained.stages
-
-    class Spoilt(nn.Module):
-        def forward(self, inputs, criterion=stage.criterion):
-            total, parts = criterion(inputs)
-            return LossOutput(function(total), parts)
-
-    stage.criterion = Spoilt()
+    stage.criterion = Spoilt(stage.criterion, 0, function)
 
 
 class TestNonFinite:
@@ -330,7 +312,10 @@ class TestNonFinite:
 
     @pytest.mark.parametrize(
         ("function", "what"),
-        [(lambda total: total * math.nan, r"loss is not finite, ap="), (Infinite.apply, r"gradient is not finite, l")],
+        [
+            (lambda total: total * math.nan, r"loss is not finite, ap="),
+            (InfiniteGradient.apply, r"gradient is not finite, l"),
+        ],
     )
     def test_loss_and_gradient(self, function, what):
         trained = training(config(), 2, lr=0.1)

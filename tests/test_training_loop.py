@@ -7,13 +7,12 @@ from functools import lru_cache
 
 import pytest
 import torch
-from torch import nn
+from spoilt import InfiniteGradient, Spoilt
 
 from rankdet.build import build_detector
 from rankdet.config import compose
 from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
-from rankdet.losses.inputs import LossOutput
 from rankdet.training.loop import Training, train
 from rankdet.training.schedule import StepSchedule
 
@@ -58,31 +57,6 @@ def weights(trained):
 
 def gradients(trained):
     return [p.grad.clone() for p in trained.model.parameters()]
-
-
-class Spoilt(nn.Module):
-    """A criterion that is right until `after` calls are done; then spoil(total) is its total."""
-
-    def __init__(self, criterion, after, spoil):
-        super().__init__()
-        self.criterion, self.left, self.spoil = criterion, after, spoil
-
-    def forward(self, inputs):
-        output = self.criterion(inputs)
-        self.left -= 1
-        return output if self.left >= 0 else LossOutput(self.spoil(output.total), output.parts)
-
-
-class InfiniteGradient(torch.autograd.Function):
-    """The identity, whose gradient overflows."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * math.inf
 
 
 class TestSteps:

@@ -1,5 +1,6 @@
 """What the scripts share: how an outcome becomes an exit code and one line."""
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -23,3 +24,17 @@ def exit_code(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def target_parser(description: str | None, target: str, example: str) -> argparse.ArgumentParser:
+    """The command line of what makes a table or a figure, which is the argument `target`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(target, help=f"a manifest of experiments/<paper>/, e.g. {example}")
+    parser.add_argument("--paper", default="ap-loss")
+    parser.add_argument("--protocol", default="mini", help="mini | mini_long | paper")
+    parser.add_argument("--data", default="shapes", help="shapes, or a folder in VOC or COCO layout")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs per training; 0: one if there is one")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
+    parser.add_argument("overrides", nargs="*", help="key=value settings on top of the manifest's")
+    return parser
