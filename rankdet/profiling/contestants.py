@@ -11,7 +11,9 @@ from rankdet.losses.alrp import alrp_loss
 from rankdet.losses.ap import ap_loss
 from rankdet.losses.approximate import smoothed_ap_loss
 from rankdet.losses.auc import auc_loss
+from rankdet.losses.binary_cross_entropy import binary_cross_entropy_loss
 from rankdet.losses.ce_ohem import ce_ohem_loss
+from rankdet.losses.cross_entropy import cross_entropy_loss
 from rankdet.losses.dr import dr_loss
 from rankdet.losses.focal import focal_loss
 from rankdet.losses.ghm import ghm_c_loss
@@ -66,6 +68,8 @@ def losses(device: torch.device) -> dict[str, Loss]:
         "structured hinge": lambda p: structured_hinge_ap_loss(p.logits, p.labels),
         FOCAL: lambda p: focal_loss(p.logits, p.labels),
         OHEM: lambda p: ce_ohem_loss(p.softmax_logits, p.labels),
+        "cross entropy": lambda p: cross_entropy_loss(p.softmax_logits, p.labels),
+        "binary cross entropy": lambda p: binary_cross_entropy_loss(p.logits, p.labels),
         LOOP: lambda p: ap_loss_by_loop(p.logits, p.labels),
         MATRIX: lambda p: ap_loss_by_matrix(p.logits, p.labels),
     }
