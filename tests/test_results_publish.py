@@ -143,12 +143,11 @@ def test_a_record_that_is_damaged_is_named(root):
 
 
 def test_the_list_in_the_checkout(repo):
-    """The seven tables, each of a manifest that is there."""
+    """Each committed table, once, of a manifest that is there."""
     entries = load_published(repo / "experiments" / "published.yaml", "table")
-    assert [(entry.name, entry.data.name, entry.protocol) for entry in entries] == [
-        ("table-1", "shapes", "mini"), ("table-2", "shapes", "mini"), ("table-2", "shapes", "mini_long"),
-        ("table-2", "bccd", "mini"), ("table-2", "bccd", "mini_long"),
-        ("table-3", "shapes", "mini"), ("table-3", "bccd", "mini"),
-    ]  # fmt: skip
+    places = [(entry.paper, entry.name, entry.data.name, entry.protocol) for entry in entries]
+    assert len(set(places)) == len(places) >= 9
+    assert {"table-1", "table-2", "table-3", "table-8", "table-10"} <= {entry.name for entry in entries}
+    assert len(places) == len(list((repo / "experiments").glob("*/table-*.md")))
     for entry in entries:
         assert (repo / "experiments" / entry.paper / f"{entry.name}.yaml").is_file()
