@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from box_twins import boxes, exact_iou
 from hydra.utils import instantiate
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -13,10 +14,6 @@ from reference import golden_files
 from torch import Tensor
 
 from rankdet.matching.atss import ATSSMatcher, nearest
-
-
-def boxes(*rows: tuple[float, float, float, float]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
 
 
 def match(anchors: Tensor, objects: Tensor, level_sizes: list[int] | None = None, topk: int = 9) -> list[int]:
@@ -136,12 +133,6 @@ def test_nearest_by_sorting(rows, number):
 
 
 Row = list[int]
-
-
-def exact_iou(a: Row, b: Row) -> Fraction:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0) * max(height, 0)
-    return Fraction(shared, (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
 def slow_match(levels: list[list[Row]], objects: list[Row], topk: int) -> list[int]:

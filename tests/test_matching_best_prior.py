@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from box_twins import boxes, exact_iou
 from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,21 +14,10 @@ from torch import Tensor
 from rankdet.matching.best_prior import BestPriorMatcher
 
 
-def boxes(*rows: tuple[float, float, float, float]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
-
-
 def match(priors: Tensor, objects: Tensor, positive_iou: float = 0.5) -> list[int]:
     result = BestPriorMatcher(positive_iou)(priors, objects, [len(priors)])
     assert result.dtype == torch.int64
     return result.tolist()
-
-
-def exact_iou(a: list[int], b: list[int]) -> Fraction:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0) * max(height, 0)
-    return Fraction(shared, (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
 def slow_match(priors: list[list[int]], objects: list[list[int]], threshold: Fraction) -> list[int]:

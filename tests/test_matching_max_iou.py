@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from box_twins import boxes, exact_iou
 from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,21 +16,10 @@ from rankdet.matching.anchors import AnchorGenerator
 from rankdet.matching.max_iou import MaxIoUMatcher
 
 
-def boxes(*rows: tuple[float, float, float, float]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
-
-
 def match(anchors: Tensor, objects: Tensor, **thresholds: float | bool) -> list[int]:
     result = MaxIoUMatcher(**thresholds)(anchors, objects)
     assert result.dtype == torch.int64
     return result.tolist()
-
-
-def exact_iou(a: list[int], b: list[int]) -> Fraction:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0) * max(height, 0)
-    return Fraction(shared, (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
 def slow_match(

@@ -1,8 +1,7 @@
 """RetinaNet as each configs/model/*.yaml builds it."""
 
-import copy
-
 import pytest
+import single_stage
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -105,40 +104,20 @@ def test_prior_bias_is_what_an_untrained_model_says(build):
 
 
 def test_images_as_bytes_or_floats(build):
-    model = build("retinanet_r18_quarter").eval()
-    images = torch.randint(0, 256, (1, 3, 61, 95), dtype=torch.uint8)
-    torch.testing.assert_close(model(images).logits, model(images.float()).logits)
+    single_stage.assert_bytes_or_floats(build("retinanet_r18_quarter"))
 
 
 def test_memory_format_changes_nothing(build):
-    model = build("retinanet_r18_quarter").eval()
-    images = torch.randint(0, 256, (2, 3, 61, 95), dtype=torch.uint8)
-    plain = model(images)
-    fast = copy.deepcopy(model).to(memory_format=torch.channels_last)(images)
-    torch.testing.assert_close(fast.logits, plain.logits, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(fast.deltas, plain.deltas, atol=1e-5, rtol=1e-4)
+    single_stage.assert_any_memory_format(build("retinanet_r18_quarter"))
 
 
 def test_images_of_a_batch_do_not_mix(build):
-    model = build("retinanet_r18_quarter", "model.backbone.norm=gn").train()
-    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
-    torch.testing.assert_close(model(images).logits[1], model(images[1:2]).logits[0], atol=1e-5, rtol=1e-4)
+    single_stage.assert_images_do_not_mix(build("retinanet_r18_quarter", "model.backbone.norm=gn"))
 
 
 def test_training_after_evaluation_in_inference_mode(build):
-    """The anchors made while evaluating must serve a training step, whose backward saves them."""
-    model = build("retinanet_r18_quarter")
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    with torch.inference_mode():
-        model.eval()(images)
-    output = model.train()(images)
-    (model.coder.decode(output.anchors, output.deltas).sum() + output.logits.sum()).backward()
-    assert all(p.grad is not None for p in model.parameters())
+    single_stage.assert_trains_after_inference(build("retinanet_r18_quarter"))
 
 
 def test_one_graph_for_the_compiler(build):
-    model = build("retinanet_r18_quarter").eval()
-    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)(images)
-    for ours, theirs in zip(compiled, model(images), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    single_stage.assert_one_graph(build("retinanet_r18_quarter"))

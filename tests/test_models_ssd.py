@@ -1,10 +1,10 @@
 """SSD as each configs/model/ssd*.yaml builds it, and with every loss."""
 
-import copy
 from functools import cache
 from pathlib import Path
 
 import pytest
+import single_stage
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -262,44 +262,24 @@ def test_weights_for_another_number_of_classes(tmp_path):
 
 
 def test_images_as_bytes_or_floats():
-    model = mini().eval()
-    images = torch.randint(0, 256, (1, 3, 61, 95), dtype=torch.uint8)
-    torch.testing.assert_close(model(images).logits, model(images.float()).logits)
+    single_stage.assert_bytes_or_floats(mini())
 
 
 def test_memory_format_changes_nothing():
-    model = mini().eval()
-    images = torch.randint(0, 256, (2, 3, 61, 95), dtype=torch.uint8)
-    plain = model(images)
-    fast = copy.deepcopy(model).to(memory_format=torch.channels_last)(images)
-    torch.testing.assert_close(fast.logits, plain.logits, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(fast.deltas, plain.deltas, atol=1e-5, rtol=1e-4)
+    single_stage.assert_any_memory_format(mini())
 
 
 def test_images_of_a_batch_do_not_mix():
-    model = mini("model.backbone.norm=gn", "model.extras.norm=gn").train()
-    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
-    torch.testing.assert_close(model(images).logits[1], model(images[1:2]).logits[0], atol=1e-5, rtol=1e-4)
+    single_stage.assert_images_do_not_mix(mini("model.backbone.norm=gn", "model.extras.norm=gn"))
 
 
 def test_training_after_evaluation_in_inference_mode():
-    """The priors made while evaluating must serve a training step, whose backward saves them."""
-    model = mini()
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    with torch.inference_mode():
-        model.eval()(images)
-    output = model.train()(images)
-    (model.coder.decode(output.anchors, output.deltas).sum() + output.logits.sum()).backward()
-    assert all(p.grad is not None for p in model.parameters())
+    single_stage.assert_trains_after_inference(mini())
 
 
 @pytest.mark.full
 def test_one_graph_for_the_compiler():
-    model = mini().eval()
-    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)(images)
-    for ours, theirs in zip(compiled[:3], model(images)[:3], strict=True):
-        torch.testing.assert_close(ours, theirs)
+    single_stage.assert_one_graph(mini())
 
 
 class TestPadding:

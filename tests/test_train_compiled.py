@@ -3,7 +3,6 @@
 The compiler's back end is Python here (backend="eager"): its graphs are the real ones, and their bits the plain run's.
 """
 
-import socket
 from functools import partial
 from unittest import mock
 
@@ -153,12 +152,6 @@ def test_by_two_processes(tmp_path):
     for function, setting in ((one_of_two, "false"), (one_of_two_in_python, "true")):
         short = ["schedule.length=8", *SHORT[1:], "gpus=2", "data.image_size=[48,64]", f"runtime.compile={setting}"]
         arguments = tiny.overrides(tmp_path / setting, *short)
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        processes = [tiny.child(function, rank, port, arguments) for rank in range(2)]
-        for process in processes:
-            process.join(timeout=300)
-        assert [process.exitcode for process in processes] == [0, 0]
+        tiny.by_two(function, arguments)
         found.append(weights(run_directory(compose(arguments))))
     assert_same(*found)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -141,13 +140,7 @@ def test_a_step_of_two_takes_the_mean_of_their_gradients(sparse, tmp_path):
     """One step against the two shares' gradients, each with its own batch statistics, added up and halved here."""
     short = ["schedule.length=4", "schedule.milestones=[]", "splits.monitor=null", "optimizer=sgd", "batch_size=4"]
     run = Run(tmp_path, sparse, 2, *short, "loss=ce_ohem", "schedule.lr=0.5", "schedule.warmup_steps=0")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [tiny.child(one_of_two, rank, port, run.arguments) for rank in range(2)]
-    for process in processes:
-        process.join(timeout=120)
-    assert [process.exitcode for process in processes] == [0, 0]
+    tiny.by_two(one_of_two, run.arguments)
 
     cfg = compose(run.arguments)
     alone = train.Run(cfg, tmp_path / "alone", World(0, 1, torch.device("cpu")))

@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -120,3 +121,14 @@ def in_child(function: Callable[..., None], *arguments: object) -> int:
     process.kill()
     assert not alive, "the child hangs"
     return process.exitcode
+
+
+def by_two(function: Callable[[int, int, Sequence[str]], None], arguments: Sequence[str]) -> None:
+    """function(rank, port, arguments) in two processes that meet at a free port, to their end; both must succeed."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [child(function, rank, port, arguments) for rank in range(2)]
+    for process in processes:
+        process.join(timeout=300)
+    assert [process.exitcode for process in processes] == [0, 0]

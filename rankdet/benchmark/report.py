@@ -1,7 +1,5 @@
 """The measurements as text that reads in a terminal, and as CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +9,7 @@ from rankdet.benchmark.contestants import NONE, Contestant
 from rankdet.benchmark.goals import duels
 from rankdet.benchmark.inputs import Setup
 from rankdet.benchmark.sweeps import BY_LOSS, BY_OPTION, LAPS, RACE, Measurement
+from rankdet.files import as_csv
 from rankdet.profiling.report import MIB, machine
 
 
@@ -35,14 +34,13 @@ def markdown(where: dict[str, Any], what: str, setup: Setup, rows: Sequence[Meas
 
 def csv_text(rows: Sequence[Measurement]) -> str:
     """One line per measurement; seconds and bytes unrounded, an empty cell where there is no such lap or memory."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     numbers = ("size", "images", "seconds", "images_per_second", "repeats", "peak_bytes")
-    writer.writerow(["sweep", *Contestant._fields, *numbers, *(f"{lap}_seconds" for lap in LAPS)])
-    for row in rows:
-        laps = [row.laps.get(lap) for lap in LAPS]
-        writer.writerow([row.sweep, *row.contestant, *(getattr(row, name) for name in numbers), *laps])
-    return out.getvalue()
+    header = ["sweep", *Contestant._fields, *numbers, *(f"{lap}_seconds" for lap in LAPS)]
+    lines = [
+        [row.sweep, *row.contestant, *(getattr(row, name) for name in numbers), *map(row.laps.get, LAPS)]
+        for row in rows
+    ]
+    return as_csv(header, lines)
 
 
 def _origin(where: dict[str, Any], what: str, setup: Setup) -> str:

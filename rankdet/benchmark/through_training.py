@@ -1,7 +1,5 @@
 """AP-loss Fig. 10: what a loss and a whole step cost as a training proceeds, read from the run's own log."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from matplotlib import pyplot as plt
 
 from rankdet.config import load
 from rankdet.errors import UserError
-from rankdet.files import replacing
+from rankdet.files import as_csv, replacing
 
 SPEED, SHARE = "speed/images_per_s", "speed/share_loss"
 
@@ -58,11 +56,7 @@ def read_course(run: Path) -> Course:
 
 def course_csv(entries: Sequence[Entry]) -> str:
     """A line per entry."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Entry._fields)
-    writer.writerows(entries)
-    return out.getvalue()
+    return as_csv(Entry._fields, entries)
 
 
 def save_course(course: Course, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torchvision.ops import batched_nms
 
 from rankdet.data.records import Target
 from rankdet.errors import UserError
+from rankdet.matching.boxes import Coder
 from rankdet.models.output import DetectorOutput
 from rankdet.models.padding import in_padding
 
@@ -29,13 +30,6 @@ class Candidates(NamedTuple):
     scores: Tensor  # float32 [N], in [0, 1]
     labels: Tensor  # int64 [N], 0..K-1
     ranks: Tensor  # int64 [N]: how many of the same view and pyramid level scored higher
-
-
-class Coder(Protocol):
-    """What is asked of the box coder."""
-
-    def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
-        """[N, 4] anchors (xyxy) and [N, 4] deltas to [N, 4] boxes (xyxy)."""
 
 
 @dataclass(frozen=True)

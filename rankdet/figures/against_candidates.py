@@ -1,7 +1,5 @@
 """Figures of where a quantity ends against the number of candidates an image, from a cold start or a warm one."""
 
-import csv
-import io
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -13,6 +11,7 @@ from tabulate import tabulate
 from rankdet.figures.content import COLORS, Content, mean_sd, spread
 from rankdet.figures.curves import FALLEN, LAST, Finder, LoggedRun, converged
 from rankdet.figures.plan import COLD, FigurePlan, all_points, logged
+from rankdet.files import as_csv
 from rankdet.results.plan import Run
 
 
@@ -105,21 +104,18 @@ def _table(plan: FigurePlan, spots: list[Spot]) -> str:
 
 
 def _csv(plan: FigurePlan, spots: list[Spot]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     value = f"final_{plan.quantity}"
-    writer.writerow(
-        ["series", "candidates", "start", "converged", "n", f"{value}_mean", f"{value}_sd", f"{value}_seeds", "seeds"]
-    )
+    header = ("series", "candidates", "start", "converged", "n")
+    lines = []
     for spot in spots:
         finals = [round(final, 6) for final in spot.finals]
         numbers = [round(fmean(finals), 6), round(spread(finals), 6) if len(finals) > 1 else ""] if finals else ["", ""]
         flag = int(spot.converged) if finals else ""
         seeds = ";".join(str(run.record["seed"]) for run in spot.runs)
-        writer.writerow(
+        lines.append(
             [spot.series, named(spot.count), spot.start, flag, len(finals), *numbers, ";".join(map(str, finals)), seeds]
         )
-    return out.getvalue()
+    return as_csv((*header, f"{value}_mean", f"{value}_sd", f"{value}_seeds", "seeds"), lines)
 
 
 def _draw(figure: Figure, plan: FigurePlan, spots: list[Spot]) -> None:

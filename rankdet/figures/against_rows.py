@@ -1,7 +1,5 @@
 """Figures whose points are a table's rows: ours with their spread over the seeds, the paper's beside."""
 
-import csv
-import io
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -10,6 +8,7 @@ from tabulate import tabulate
 from rankdet.errors import UserError
 from rankdet.figures.content import COLORS, Content, mean_sd, spread
 from rankdet.figures.manifest import FigureManifest, RowPoints
+from rankdet.files import as_csv
 from rankdet.results.render import as_printed
 from rankdet.results.tables import Score, Table, TableRow
 
@@ -98,20 +97,17 @@ def _table(manifest: FigureManifest, points: RowPoints, spots: list[Spot]) -> st
 
 
 def _csv(points: RowPoints, spots: list[Spot]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     metric = points.metric
-    writer.writerow(
-        ["series", "row", "x", f"{metric}_mean", f"{metric}_sd", f"{metric}_seeds", "printed_x", f"{metric}_printed"]
-    )
+    ours_header = (f"{metric}_mean", f"{metric}_sd", f"{metric}_seeds")
+    lines = []
     for spot in spots:
         score = spot.score
         ours = (
             [score.mean, "" if score.sd is None else score.sd, ";".join(map(str, score.values))] if score else [""] * 3
         )
         key = spot.row.planned.printed.key
-        writer.writerow([spot.series, key, f"{spot.x:g}", *ours, f"{spot.printed_x:g}", spot.printed])
-    return out.getvalue()
+        lines.append([spot.series, key, f"{spot.x:g}", *ours, f"{spot.printed_x:g}", spot.printed])
+    return as_csv(("series", "row", "x", *ours_header, "printed_x", f"{metric}_printed"), lines)
 
 
 def _draw(figure: Figure, manifest: FigureManifest, points: RowPoints, spots: list[Spot]) -> None:

@@ -1,7 +1,5 @@
 """Figures of a quantity against the step: one curve a series, the mean over the seeds with the range that they span."""
 
-import csv
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +9,7 @@ from tabulate import tabulate
 from rankdet.figures.content import COLORS, Content, mean_sd
 from rankdet.figures.curves import LAST, Finder, LoggedRun
 from rankdet.figures.plan import FigurePlan, logged
+from rankdet.files import as_csv
 
 Curves = dict[str, list[LoggedRun]]  # series key -> a run a seed
 
@@ -54,14 +53,13 @@ def _table(plan: FigurePlan, curves: Curves) -> str:
 
 
 def _csv(plan: FigurePlan, curves: Curves) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["series", "seed", "step", plan.quantity])
-    for key, runs in curves.items():
-        for run in runs:
-            for step, value in zip(run.steps, run.values, strict=True):
-                writer.writerow([key, run.record["seed"], step, round(value, 6)])
-    return out.getvalue()
+    lines = [
+        (key, run.record["seed"], step, round(value, 6))
+        for key, runs in curves.items()
+        for run in runs
+        for step, value in zip(run.steps, run.values, strict=True)
+    ]
+    return as_csv(("series", "seed", "step", plan.quantity), lines)
 
 
 def _draw(figure: Figure, plan: FigurePlan, curves: Curves) -> None:

@@ -9,6 +9,7 @@ from torchvision.ops import box_area
 
 from rankdet.data.records import Target
 from rankdet.losses.inputs import LossInputs
+from rankdet.matching.boxes import Coder
 from rankdet.matching.max_iou import IGNORED
 from rankdet.models.output import DetectorOutput
 from rankdet.models.padding import in_padding
@@ -22,16 +23,6 @@ class Matcher(Protocol):
     def __call__(self, anchors: Tensor, boxes: Tensor, level_sizes: Sequence[int]) -> Tensor:
         """Anchors [A, 4], so many per pyramid level, objects [G, 4] (G may be 0), xyxy -> int64 [A]: the object's
         index, NEGATIVE or IGNORED (see matching/max_iou.py)."""
-
-
-class Coder(Protocol):
-    """What box deltas mean, given an anchor; see BoxCoder."""
-
-    def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """[N, 4] anchors and boxes, xyxy, to [N, 4] deltas."""
-
-    def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
-        """[N, 4] anchors, xyxy, and deltas to [N, 4] boxes, xyxy."""
 
 
 def build_loss_inputs(

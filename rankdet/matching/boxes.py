@@ -5,11 +5,22 @@ IoU and clipping are torchvision.ops.box_iou and clip_boxes_to_image.
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 MAX_LOG_SIZE = math.log(1000.0 / 16)  # a decoded side is at most 62.5 times its anchor's
+
+
+class Coder(Protocol):
+    """What box deltas mean, given an anchor: BoxCoder, FoveaCoder."""
+
+    def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """[..., 4] anchors and boxes, xyxy, to [..., 4] deltas."""
+
+    def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
+        """[..., 4] anchors, xyxy, and deltas to [..., 4] boxes, xyxy."""
 
 
 class BoxCoder:

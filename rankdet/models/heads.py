@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rankdet.errors import UserError
 from rankdet.models.norm import norm_layer
+from rankdet.models.output import by_anchor
 
 
 class RetinaHeads(nn.Module):
@@ -48,9 +49,9 @@ class RetinaHeads(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps [B, in_channels, H_l, W_l], finest first -> logits [B, A, C], deltas [B, A, 4], as DetectorOutput's."""
-        logits = [_by_anchor(self.class_output(self.class_tower(x)), self.num_channels) for x in features]
-        deltas = [_by_anchor(self.box_output(self.box_tower(x)), 4) for x in features]
-        return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
+        logits = [self.class_output(self.class_tower(x)) for x in features]
+        deltas = [self.box_output(self.box_tower(x)) for x in features]
+        return by_anchor(logits, self.num_channels), by_anchor(deltas, 4)
 
 
 def _tower(in_channels: int, channels: int, num_convs: int, norm: str | None) -> nn.Sequential:
@@ -61,8 +62,3 @@ def _tower(in_channels: int, channels: int, num_convs: int, norm: str | None) ->
             layers.append(norm_layer(norm)(channels))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
-
-
-def _by_anchor(x: Tensor, size: int) -> Tensor:
-    """[B, anchors_per_cell * size, H, W] -> [B, H * W * anchors_per_cell, size]; no copy where x is channels-last."""
-    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)

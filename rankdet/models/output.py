@@ -1,7 +1,9 @@
 """What a detector returns: one output of a single-stage detector, one per stage of another."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -21,3 +23,11 @@ class DetectorOutput(NamedTuple):
     def anchors_of(self, image: int) -> Tensor:
         """float32 [A, 4]: the anchors of one image of the batch."""
         return self.anchors if self.anchors.dim() == 2 else self.anchors[image]
+
+
+def by_anchor(maps: Sequence[Tensor], size: int) -> Tensor:
+    """Maps [B, anchors_per_cell * size, H_l, W_l], finest first -> [B, A, size], in DetectorOutput's order of anchors.
+
+    The only copy is the joining of the levels where the maps are channels-last.
+    """
+    return torch.cat([x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size) for x in maps], dim=1)

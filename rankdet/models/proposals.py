@@ -2,22 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from rankdet.errors import UserError
+from rankdet.matching.boxes import Coder
 from rankdet.models.output import DetectorOutput
 from rankdet.models.padding import in_padding
-
-
-class Coder(Protocol):
-    """What is asked of the first stage's box coder."""
-
-    def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
-        """[..., 4] anchors (xyxy) and deltas to boxes (xyxy)."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rankdet.errors import UserError
+from rankdet.models.output import by_anchor
 
 
 class RPNHead(nn.Module):
@@ -34,9 +35,5 @@ class RPNHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps [B, in_channels, H_l, W_l], finest first -> logits [B, A, 1], deltas [B, A, 4], as DetectorOutput's."""
         hidden = [self.conv(x).relu() for x in features]
-        return _per_anchor(self.score_output, hidden, 1), _per_anchor(self.box_output, hidden, 4)
-
-
-def _per_anchor(output: nn.Conv2d, maps: Sequence[Tensor], size: int) -> Tensor:
-    """[B, A, size]: of each anchor of each cell its `size` numbers."""
-    return torch.cat([output(x).permute(0, 2, 3, 1).reshape(len(x), -1, size) for x in maps], dim=1)
+        scores, deltas = ([output(x) for x in hidden] for output in (self.score_output, self.box_output))
+        return by_anchor(scores, 1), by_anchor(deltas, 4)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rankdet.models.output import by_anchor
+
 
 class SSDHeads(nn.Module):
     """SSD (ECCV 2016), Sec. 2.1: a 3x3 convolution per map and kind of output, none shared between maps.
@@ -33,12 +35,6 @@ class SSDHeads(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps [B, in_channels[l], H_l, W_l] -> logits [B, A, C], deltas [B, A, 4], in DetectorOutput's order."""
-        return _by_prior(self.class_output, features, self.num_channels), _by_prior(self.box_output, features, 4)
-
-
-def _by_prior(convs: nn.ModuleList, features: Sequence[Tensor], size: int) -> Tensor:
-    """`size` numbers for every prior of every map: [B, A, size]."""
-    maps = [
-        conv(x).permute(0, 2, 3, 1) for conv, x in zip(convs, features, strict=True)
-    ]  # [B, H_l, W_l, priors * size]
-    return torch.cat([x.reshape(len(x), -1, size) for x in maps], dim=1)
+        logits = [conv(x) for conv, x in zip(self.class_output, features, strict=True)]
+        deltas = [conv(x) for conv, x in zip(self.box_output, features, strict=True)]
+        return by_anchor(logits, self.num_channels), by_anchor(deltas, 4)

@@ -1,12 +1,11 @@
 """The measurements of loading as a table with the verdict, and as CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
 
+from rankdet.files import as_csv
 from rankdet.profiling.loading import Pass, advantage, speeds
 
 GOAL = 3.0  # times the speed of torchvision's fastest form
@@ -41,11 +40,7 @@ def verdict(passes: Sequence[Pass]) -> str:
 
 def loading_csv(passes: Sequence[Pass]) -> str:
     """A line for each pipeline and pass; seconds are of all images, unrounded."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*Pass._fields, "images_per_second"])
-    writer.writerows([*each, each.images_per_second] for each in passes)
-    return out.getvalue()
+    return as_csv([*Pass._fields, "images_per_second"], ([*each, each.images_per_second] for each in passes))
 
 
 def loading_json(about: dict[str, Any], passes: Sequence[Pass]) -> dict[str, Any]:

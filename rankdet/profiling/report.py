@@ -1,13 +1,12 @@
 """Measurements as text that reads in a terminal, as CSV and as one JSON object."""
 
-import csv
-import io
 import os
 from typing import Any
 
 import torch
 from tabulate import tabulate
 
+from rankdet.files import as_csv
 from rankdet.profiling.contestants import YARDSTICK
 from rankdet.profiling.goals import GROWS, MEMORY, TIME, Outcome, Slope
 from rankdet.profiling.problems import STAGES
@@ -49,11 +48,7 @@ def markdown(
 
 def csv_text(measurements: list[Measurement]) -> str:
     """One line per measurement; seconds and bytes unrounded, an empty cell where memory could not be told."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Measurement._fields)
-    writer.writerows(measurements)
-    return out.getvalue()
+    return as_csv(Measurement._fields, measurements)
 
 
 def as_json(

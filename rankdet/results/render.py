@@ -1,12 +1,11 @@
 """A table as Markdown that also reads in a terminal, and as tidy CSV."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
+from rankdet.files import as_csv
 from rankdet.results.describe import description
 from rankdet.results.retests import has_retests
 from rankdet.results.tables import Score, Table, TableRow
@@ -39,11 +38,7 @@ def csv_text(table: Table) -> str:
     """One line per row; percentages unrounded; several values in a cell are separated by semicolons, in seed order."""
     metrics = list(dict.fromkeys(metric for printed in table.plan.manifest.tables for metric in printed.columns))
     lines = [_csv_line(table, row, metrics) for row in table.rows]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+    return as_csv(list(lines[0]), (list(line.values()) for line in lines))
 
 
 def shown(score: Score) -> str:

@@ -1,7 +1,5 @@
 """A sweep's three files: its rows as Markdown, CSV and a plot of the metrics against what was swept."""
 
-import csv
-import io
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from tabulate import tabulate
 
+from rankdet.files import as_csv
 from rankdet.results.output import save_three
 
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "voc_AP50_11", "voc_AP50_area")
@@ -68,13 +67,11 @@ def markdown(table: SweepTable) -> str:
 def csv_text(table: SweepTable) -> str:
     """A line a row: settings, every metric of the first record as a fraction, and what was recorded of the row."""
     metrics = list(table.records[0]["metrics"])
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*table.axes[0], *metrics, *RECORDED])
-    for axes, record in zip(table.axes, table.records, strict=True):
-        values = [record["metrics"].get(metric) for metric in metrics]
-        writer.writerow([*axes.values(), *("" if value is None else value for value in values), *_recorded(record)])
-    return out.getvalue()
+    lines = [
+        [*axes.values(), *map(record["metrics"].get, metrics), *_recorded(record)]
+        for axes, record in zip(table.axes, table.records, strict=True)
+    ]
+    return as_csv([*table.axes[0], *metrics, *RECORDED], lines)
 
 
 def plot_sweep(table: SweepTable, path: Path) -> None:

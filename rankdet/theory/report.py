@@ -1,7 +1,5 @@
 """All claims checked: what is printed, and the files of the report."""
 
-import csv
-import io
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from rankdet.errors import UserError
-from rankdet.files import replacing, write_text
+from rankdet.files import as_csv, replacing, write_text
 from rankdet.theory import (
     alrp_boxes,
     alrp_claims,
@@ -112,7 +110,7 @@ def findings_csv(results: Sequence[Checked]) -> str:
         for claim, verdict, _ in results
         for finding in verdict.findings
     ]
-    return csv_text(("claim", "where", "verdict", "finding_holds", "finding"), lines)
+    return as_csv(("claim", "where", "verdict", "finding_holds", "finding"), lines)
 
 
 def save(results: Sequence[Checked], folder: Path) -> list[Path]:
@@ -120,7 +118,7 @@ def save(results: Sequence[Checked], folder: Path) -> list[Path]:
     texts = {"theory.md": markdown(results), "theory.csv": findings_csv(results)}
     for claim, verdict, _ in results:
         for table in verdict.tables:
-            texts[f"{stem(claim, table)}.csv"] = csv_text(table.headers, table.rows)
+            texts[f"{stem(claim, table)}.csv"] = as_csv(table.headers, table.rows)
     for name, text in texts.items():
         write_text(folder / name, text)
     paths = [folder / name for name in texts]
@@ -148,10 +146,3 @@ def notes(verdict: Verdict) -> list[str]:
 def rendered(table: Table) -> str:
     """Markdown that also reads in a terminal."""
     return tabulate(table.rows, table.headers, tablefmt="github", disable_numparse=True)
-
-
-def csv_text(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Comma-separated, with a line of headers."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([headers, *rows])
-    return out.getvalue()

@@ -8,7 +8,8 @@ from rankdet.data.records import Target
 from rankdet.losses.criterion import Criterion
 from rankdet.losses.inputs import LossInputs, LossOutput
 from rankdet.losses.sampling import Sampler
-from rankdet.matching.assign import Coder, Matcher, build_loss_inputs
+from rankdet.matching.assign import Matcher, build_loss_inputs
+from rankdet.matching.boxes import Coder
 from rankdet.models.output import DetectorOutput
 
 
