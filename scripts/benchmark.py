@@ -22,7 +22,7 @@ from rankdet.results.plan import choose_data
 SIZE = 512  # pixels, as AP-loss trains
 SMALL_SIZE = {"cpu": 192, "cuda": SIZE}  # of losses and options: a CPU has no time for more
 IMAGES = (1, 2, 4, 8)
-BUDGET = {"cpu": Budget(60.0, 3), "cuda": Budget(4.0, 30)}  # a contestant's at one batch size
+BUDGET = {"cpu": Budget(45.0, 5), "cuda": Budget(4.0, 30)}  # a contestant's at one batch size
 BACKBONES = ("resnet18", "resnet50", "resnet101")
 QUICK_SIZE, QUICK_IMAGES, QUICK_BACKBONE, QUICK_BUDGET = 64, (1, 2), "resnet18", Budget(0.0, 1)
 

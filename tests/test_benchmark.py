@@ -161,13 +161,13 @@ def test_the_plan():
     ]  # fmt: skip
     assert [sweep.budget.seconds for sweep in sweeps] == [60.0, 60.0, 10.0]
     race, losses, options = (sweep.contestants for sweep in sweeps)
-    assert [each.side for each in race] == [OURS, THEIRS]
+    assert [str(each) for each in race] == ["rankdet", "rankdet, channels first", "torchvision"]
     assert tuple(each.loss for each in losses) == LOSSES
     assert [str(each) for each in options] == [
         "rankdet", "rankdet, channels first", "rankdet, torch.compile", "rankdet, bf16", "rankdet, checkpointing",
         "rankdet, micro-batches of 1", "torchvision", "torchvision, channels last", "torchvision, bf16",
     ]  # fmt: skip
-    # 4 + 4 + 1 sizes; 2 + 4 (focal is there) + 7 contestants
+    # 4 + 4 + 1 sizes; 3 + 4 (focal is there) + 6 contestants
     assert num_stops(sweeps) == 9 + 13
     least = plan(64, 64, (1,), Budget(0.0, 1), compiles=False)[2].contestants
     assert not any(each.compiled or each.micro_batch for each in least)
@@ -185,7 +185,7 @@ def test_without_a_compiler_its_option_is_left_out(monkeypatch):
 
 
 def row(sweep, contestant, images, seconds, laps, peak=None, size=64):
-    return Measurement(sweep, contestant, size, images, seconds, laps, 3, peak)
+    return Measurement(sweep, contestant, size, images, (seconds,) * 3, laps, peak)
 
 
 def laps_of(*seconds):
@@ -212,9 +212,22 @@ def test_speeds_shares_and_verdicts_by_hand():
     assert [ROWS[0].share(lap) for lap in LAPS] == pytest.approx([0.05, 0.25, 0.05, 0.15, 0.5])
     assert [ROWS[1].share(lap) for lap in LAPS] == [0.125, 0.25, None, 0.125, 0.5]
     first, second = duels(ROWS)
-    assert (first.speed, first.memory, first.met) == (2.0, 0.5, True)
-    assert (second.speed, second.memory, second.met) == (0.8, None, False)
-    assert duels([row(RACE, side, 1, 4.0, {}) for side in (OUR_DEFAULT, THEIR_DEFAULT)])[0].met
+    assert (first.speed, first.memory, first.verdict) == (2.0, 0.5, "met")
+    assert (second.speed, second.memory, second.verdict) == (0.8, None, "not met")
+    assert duels([row(RACE, side, 1, 4.0, {}) for side in (OUR_DEFAULT, THEIR_DEFAULT)])[0].verdict == "met"
+
+
+def test_turns_are_compared_one_by_one():
+    """Ours 2, 4, 2, 9 s against 1, 4.4, 1.5 s: 0.5, 1.1 and 0.75 times as fast; the fourth has none to compare with."""
+    ours = row(RACE, OUR_DEFAULT, 1, 0.0, {})._replace(turns=(2.0, 4.0, 2.0, 9.0))
+    first = OUR_DEFAULT._replace(channels_last=False)
+    theirs = row(RACE, THEIR_DEFAULT, 1, 0.0, {})._replace(turns=(1.0, 4.4, 1.5))
+    found, other = duels([ours, row(RACE, first, 1, 1.2, {}), theirs])
+    assert found.speeds == pytest.approx([0.5, 0.75, 1.1])
+    assert (found.speed, found.verdict) == (0.75, "no difference seen")
+    assert other.ours.contestant == first
+    assert (other.speed, other.verdict) == (pytest.approx(1.25), "met")
+    assert (found.ours.seconds, found.ours.repeats) == (3.0, 4)
 
 
 def cells(text, start):
@@ -230,8 +243,9 @@ def test_the_report_shows_them():
     """AP's loss: 500 ms of 1.5 s, a third, and 75 MiB more than none; checkpointing: 0.62 times the speed."""
     where = about(CPU)
     text = markdown(where, "two images", Setup(), ROWS, ["A note."])
-    assert cells(text, ["1"]) == ["0.50", "0.25", "2.00", "met", "300", "600", "0.50", "3, 3"]
-    assert cells(text, ["2"]) == ["0.40", "0.50", "0.80", "not met", "-", "800", "-", "3, 3"]
+    last = "channels last"
+    assert cells(text, [last, "1"]) == ["0.50", "0.25", "2.00", "2.00 to 2.00", "met", "300", "600", "0.50", "3, 3"]
+    assert cells(text, [last, "2"]) == ["0.40", "0.50", "0.80", "0.80 to 0.80", "not met", "-", "800", "-", "3, 3"]
     assert cells(text, [OURS, "1"]) == ["2", "5.0", "25.0", "5.0", "15.0", "50.0"]
     assert cells(text, [THEIRS, "1"]) == ["4", "12.5", "25.0", "-", "12.5", "50.0"]
     assert cells(text, ["ap", "1"]) == ["500.0", "1.5", "33.3", "275", "75.0", "3"]
@@ -243,6 +257,7 @@ def test_the_report_shows_them():
     lines = list(csv.DictReader(io.StringIO(csv_text(ROWS))))
     assert len(lines) == len(ROWS)
     assert (lines[1]["side"], lines[1]["seconds"], lines[1]["matching_seconds"]) == (THEIRS, "4.0", "")
+    assert lines[1]["turns_seconds"] == "4.0;4.0;4.0"
     assert (lines[5]["loss"], lines[5]["loss_seconds"]) == ("ap", "0.5")
     assert (lines[2]["peak_bytes"], lines[7]["checkpoint"]) == ("", "True")
 

@@ -16,8 +16,8 @@ from rankdet.benchmark.sweeps import BY_LOSS, LAPS, RACE, Measurement
 from rankdet.files import replacing
 from rankdet.profiling.report import MIB
 
-LOOKS = {  # of a curve: a side's, or one of our losses'
-    OURS: ("#d62728", "o"), THEIRS: ("#000000", "s"),
+LOOKS = {  # of a curve: a contestant's in the race, or one of our losses'
+    OURS: ("#d62728", "o"), f"{OURS}, channels first": ("#ff7f0e", "^"), THEIRS: ("#000000", "s"),
     NONE: ("#999999", "."), "focal": ("#7f7f7f", "h"), "ce_ohem": ("#aec7e8", "d"), "auc": ("#2ca02c", "<"),
     "ap": ("#d62728", "v"),
 }  # fmt: skip
@@ -76,10 +76,10 @@ def _save(path: Path, title: str, panels: Sequence[Callable[[Axes], None]]) -> N
 
 
 def _curves(axis: Axes, rows: Sequence[Measurement], label: str, value: Value) -> None:
-    """A curve per side in the race, per loss elsewhere, against the batch size; without what was not measured."""
+    """A curve per contestant in the race, per loss elsewhere, against the batch size; without what was not measured."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
-        name = row.contestant.side if row.sweep == RACE else row.contestant.loss
+        name = str(row.contestant) if row.sweep == RACE else row.contestant.loss
         if (y := value(row)) is not None:
             curves.setdefault(name, []).append((row.images, y))
     for name, points in curves.items():
@@ -92,9 +92,9 @@ def _curves(axis: Axes, rows: Sequence[Measurement], label: str, value: Value) -
 
 
 def _shares(axis: Axes, rows: Sequence[Measurement]) -> None:
-    """A bar per side and batch size, the smallest on top."""
-    rows = sorted(rows, key=lambda row: (row.images, row.contestant.side), reverse=True)
-    names = [f"{row.contestant.side}, {row.images} image{'s' if row.images > 1 else ''}" for row in rows]
+    """A bar per contestant and batch size, the smallest on top."""
+    rows = sorted(rows, key=lambda row: (row.images, str(row.contestant)), reverse=True)
+    names = [f"{row.contestant}, {row.images} image{'s' if row.images > 1 else ''}" for row in rows]
     left = [0.0] * len(rows)
     for lap in LAPS:
         shares = [row.share(lap) or 0.0 for row in rows]

@@ -40,10 +40,19 @@ class Measurement(NamedTuple):
     contestant: Contestant
     size: int
     images: int
-    seconds: float  # median
+    turns: tuple[float, ...]  # seconds of each repeat; the contestants of a sweep take turns
     laps: dict[str, float]  # median seconds of each of LAPS that the contestant has
-    repeats: int
     peak_bytes: int | None  # weights and momentum included
+
+    @property
+    def seconds(self) -> float:
+        """The median repeat's."""
+        return statistics.median(self.turns)
+
+    @property
+    def repeats(self) -> int:
+        """How often it was measured."""
+        return len(self.turns)
 
     @property
     def images_per_second(self) -> float:
@@ -56,15 +65,16 @@ class Measurement(NamedTuple):
 
 
 def plan(size: int, small_size: int, images: tuple[int, ...], budget: Budget, compiles: bool) -> list[Sweep]:
-    """The race at `size`; losses and options, of which there are many, at small_size, the latter at one batch size and
-    with a sixth of the time, since bf16 can take ten times as long on a CPU that does not have it.
+    """The race at `size`, ours in either layout, as the faster one depends on network and device; losses and options,
+    of which there are many, at small_size, the latter at one batch size and with a sixth of the time, since bf16 can
+    take ten times as long on a CPU that does not have it.
 
     compiles: whether torch.compile works here.
     """
     at = images[(len(images) - 1) // 2]
     losses = tuple(OUR_DEFAULT._replace(loss=loss) for loss in LOSSES)
     return [
-        Sweep(RACE, size, images, (OUR_DEFAULT, THEIR_DEFAULT), budget),
+        Sweep(RACE, size, images, (OUR_DEFAULT, OUR_DEFAULT._replace(channels_last=False), THEIR_DEFAULT), budget),
         Sweep(BY_LOSS, small_size, images, losses, budget),
         Sweep(BY_OPTION, small_size, (at,), options(at, compiles), budget._replace(seconds=budget.seconds / 6)),
     ]
@@ -108,7 +118,7 @@ def measure(
         median_laps = {lap: statistics.median(each[lap] for each in laps) for lap in LAPS if lap in laps[0]}
         place = (name, contestant, size, images)
         peak = memory[contestant, size, images]
-        rows.append(Measurement(*place, statistics.median(seconds), median_laps, len(seconds), peak))
+        rows.append(Measurement(*place, tuple(seconds), median_laps, peak))
     return rows
 
 
