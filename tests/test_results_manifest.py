@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from rankdet.errors import UserError
+from rankdet.results.datasets import choose_data
 from rankdet.results.manifest import load_manifest
-from rankdet.results.plan import choose_data, make_plan
+from rankdet.results.plan import make_plan
 from rankdet.results.registry import load_registry
 
 MANIFESTS = {

@@ -10,7 +10,8 @@ from rankdet.errors import UserError
 from rankdet.figures.curves import Finder, LoggedRun, converged
 from rankdet.figures.manifest import FigureManifest, Series, Trained
 from rankdet.figures.outcome import Outcome, find_outcome
-from rankdet.results.plan import MINI, DataChoice, Run, make_runs, merge_overrides
+from rankdet.results.datasets import MINI, DataChoice
+from rankdet.results.plan import Run, make_runs, merge_overrides
 
 COLD, WARM = "cold", "warm"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rankdet.errors import UserError
+from rankdet.results.datasets import PrintedSet, load_datasets
 from rankdet.results.reading import check_keys, items, override_list, read_yaml, seed_list, strings
 from rankdet.results.registry import PrintedRow, PrintedTable, Registry
 from rankdet.robustness.conditions import CONDITIONS
@@ -60,7 +61,8 @@ class Cell:
 class Manifest:
     """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long; paper_overrides:
     likewise under paper; mini_notes: sentences about what mini does to the rows, printed under the table, as notes are
-    under every protocol. columns: those that show something else than the training's own metric of their name."""
+    under every protocol. columns: those that show something else than the training's own metric of their name.
+    datasets: those of the rows, in the paper's order."""
 
     path: Path
     paper: str
@@ -74,6 +76,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     columns: dict[str, Cell] = field(default_factory=dict)
     paper_overrides: tuple[str, ...] = ()
+    datasets: Mapping[str, PrintedSet] = field(default_factory=dict)
 
     def under(self, protocol: str) -> tuple[str, ...]:
         """What is added to all rows under a protocol."""
@@ -126,7 +129,17 @@ def _content(
         notes=strings(raw.get("notes", []), f"{path}: notes"),
         paper_overrides=override_list(raw.get("paper_overrides", []), f"{path}: paper_overrides"),
         columns=_columns(raw.get("columns", {}), tables, f"{path}: columns"),
+        datasets=_datasets(tables, registry.path.with_name("datasets.yaml")),
     )
+
+
+def _datasets(tables: tuple[PrintedTable, ...], path: Path) -> dict[str, PrintedSet]:
+    known = load_datasets(path)
+    wanted = dict.fromkeys(row.dataset for table in tables for row in table.own_rows())
+    for key in wanted:
+        if key not in known:
+            raise UserError(f"{path}: no data set {key!r}, which rows of {tables[0].id} are on; say what stands for it")
+    return {key: known[key] for key in wanted}
 
 
 def _columns(raw: object, tables: tuple[PrintedTable, ...], where: str) -> dict[str, Cell]:

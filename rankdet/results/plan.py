@@ -1,6 +1,5 @@
-"""From a manifest to runs: every row's overrides, the directory each run lies in, and the command that trains it."""
+"""From a manifest to runs: every row's overrides, and the directory each run lies in."""
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -8,24 +7,16 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from rankdet.config import CONFIG_DIR, compose, config_hash, detector_name, option_of, run_directory
-from rankdet.data.layout import detect_source
+from rankdet.config import compose, config_hash, detector_name, option_of, run_directory
 from rankdet.errors import UserError
+from rankdet.results.datasets import MAIN, MINI, DataChoice, PrintedSet, stand_ins, unquoted
 from rankdet.results.manifest import Manifest, ManifestRow
 from rankdet.results.registry import PrintedRow, PrintedTable
 from rankdet.results.tuning import RETINANET, TUNED_KEYS, Tuning, find_tuning
 
 MISSING = object()
-MINI = ("mini", "mini_long")
 RECORD = "record.json"
-
-
-@dataclass(frozen=True)
-class DataChoice:
-    """What DATA= asked for, as overrides. name is what run directories and tables call it."""
-
-    name: str
-    overrides: tuple[str, ...]
+Reads = tuple[str, str, str]  # a data set's name, the split that is learnt from, the split that is tested on
 
 
 @dataclass(frozen=True)
@@ -41,11 +32,22 @@ class Run:
     tuned: tuple[str, ...]  # those of the overrides that were found by tuning
     train_split: str
     detector: str = RETINANET
+    test_split: str = "test"
 
     @property
     def name(self) -> str:
         """<model>-<loss>-<hash>: the part of the directory that seeds share."""
         return self.directory.parent.name
+
+    @property
+    def data(self) -> str:
+        """The name of the data set that it is trained and tested on."""
+        return self.directory.parents[2].name
+
+    @property
+    def reads(self) -> Reads:
+        """Data set and splits: runs that agree in them are learnt from and tested on the same images."""
+        return self.data, self.train_split, self.test_split
 
     @property
     def data_root(self) -> str | None:
@@ -72,25 +74,38 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """A manifest under one protocol, on one data set, with the user's own overrides (args) on top.
+    """A manifest under one protocol, with the user's own overrides (args) on top.
 
-    tunings: detector -> its tuned settings, for the detectors of rows that have any."""
+    data: what stands for the table's main data set. whole: whether each row is on its own data set; otherwise those on
+    others than the main one are left out. tunings: (detector, data set) -> tuned settings, where there are any."""
 
     manifest: Manifest
     protocol: str
     data: DataChoice
     args: tuple[str, ...]
-    tunings: dict[str, Tuning]
+    tunings: dict[tuple[str, str], Tuning]
     rows: tuple[PlannedRow, ...]
+    whole: bool = False
 
     @property
     def file_stem(self) -> str:
-        """table-2.mini, table-2.mini_long; other data: table-2.bccd, table-2.bccd.mini_long; with args: their hash."""
+        """table-2.mini; on data that stand for the main data set alone: table-2.bccd, table-2.bccd.mini_long; with
+        args their hash, too."""
         parts = [self.manifest.name]
-        parts += [] if self.data.name == "shapes" else [self.data.name]
-        parts += [self.protocol] if self.data.name == "shapes" or self.protocol != "mini" else []
+        parts += [] if self.whole else [self.data.name]
+        parts += [self.protocol] if self.whole or self.protocol != "mini" else []
         parts += [f"args-{sha256(chr(0).join(self.args).encode()).hexdigest()[:8]}"] if self.args else []
         return ".".join(parts)
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """What the rows' runs are trained and tested on; the main one where there are no runs."""
+        return tuple(dict.fromkeys(run.data for row in self.rows for run in row.runs)) or (self.data.name,)
+
+    @property
+    def on(self) -> str:
+        """The same, for a sentence."""
+        return ", ".join(self.data_names)
 
     def runs(self) -> list[Run]:
         """Each run once; the first seed of all rows before the second, so that a broken-off table is a fair one."""
@@ -98,66 +113,44 @@ class Plan:
         return sorted(distinct.values(), key=lambda run: self.manifest.seeds.index(run.seed))
 
 
-def choose_data(data: str) -> DataChoice:
-    """DATA=shapes, voc0712 or another set of configs/data, or a folder in VOC or COCO layout, as overrides.
+def make_plan(
+    manifest: Manifest, protocol: str, data: DataChoice | None, root: Path, args: tuple[str, ...] = ()
+) -> Plan:
+    """Composes every row's config. data: what DATA= asked for, see stand_ins; None: each row's own data set.
 
-    UserError for anything else.
-    """
-    sets = sorted({path.stem for path in (CONFIG_DIR / "data").glob("*.yaml")} - {"voc", "coco"})
-    if data in sets:
-        return DataChoice(data, (f"data={data}",))
-    folder = Path(data).expanduser()
-    if not folder.is_dir():
-        raise UserError(
-            f"DATA={data}: no such folder; give one in Pascal VOC or COCO layout, or one of {', '.join(sets)}"
-        )
-    folder = folder.resolve()
-    if folder.name in sets:
-        raise UserError(f"DATA={data}: runs and tables would bear the name of data={folder.name}; rename the folder")
-    return DataChoice(folder.name, (f"data={detect_source(folder)}", f"data.root={quoted(str(folder))}"))
-
-
-def quoted(text: str) -> str:
-    """text as Hydra's grammar wants it: in quotes where it holds a comma, a blank, = or the like."""
-    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
-        return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def unquoted(text: str) -> str:
-    """The inverse of quoted."""
-    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith("'") else text
-
-
-def make_plan(manifest: Manifest, protocol: str, data: DataChoice, root: Path, args: tuple[str, ...] = ()) -> Plan:
-    """Composes every row's config. root: the checkout, where runs/ and experiments/ lie."""
+    root: the checkout, where runs/ and experiments/ lie. Nothing of the data is read."""
     if protocol not in (*MINI, "paper"):
         raise UserError(f"PROTOCOL={protocol}: no such protocol; there are {', '.join(MINI)} and paper")
-    if protocol == "paper" and data.name == "shapes":
-        raise UserError("PROTOCOL=paper: the drawn set is for mini; give DATA=path/to/VOC")
     for item in args:
         if item.partition("=")[0] in ("seed", "experiment", "protocol", "data", "data.root", "loss"):
             raise UserError(f"ARGS: {item!r} is chosen by the table; see PROTOCOL=, DATA=, and the manifest's seeds")
-    tunings: dict[str, Tuning] = {}
+    chosen = stand_ins(manifest.datasets.values(), protocol, data)
+    tunings: dict[tuple[str, str], Tuning] = {}
     concerned: set[str] = set()
-    runs: dict[str, tuple[Run, ...]] = {}
+    runs: dict[tuple[str, str], tuple[Run, ...]] = {}
     rows = []
     for table, printed in manifest.printed():
         entry = manifest.rows.get(printed.key)
         why = _why_not(entry, protocol)
+        if why is None and printed.dataset not in chosen:
+            assert data is not None
+            stands_for = manifest.datasets[next(iter(chosen))].title
+            why = f"on {manifest.datasets[printed.dataset].title}; DATA={data.name} stands for {stands_for}"
         if entry is not None and why is None:
-            first = entry.trained_as
+            first = entry.trained_as, printed.dataset
             if first not in runs:
                 own = tuple(item for item in args if _concerns(entry, item))
                 concerned.update(own)
-                runs[first] = _runs(manifest, entry, protocol, data, tunings, own, root)
-        planned = runs[entry.trained_as] if entry is not None and why is None else ()
+                on = chosen[printed.dataset], manifest.datasets[printed.dataset]
+                runs[first] = _runs(manifest, entry, protocol, *on, tunings, own, root)
+        planned = runs[entry.trained_as, printed.dataset] if entry is not None and why is None else ()
         rows.append(PlannedRow(table, printed, planned, why, entry.same_run_as if entry else None))
     for item in args:
         if runs and item not in concerned:
             raise UserError(f"ARGS: {item!r}: no loss of this table has that setting")
-    return Plan(manifest, protocol, data, args, tunings, tuple(rows))
+    whole = chosen == stand_ins(manifest.datasets.values(), protocol, None)
+    main = chosen.get(MAIN) or next(iter(chosen.values()))
+    return Plan(manifest, protocol, main, args, tunings, tuple(rows), whole)
 
 
 def _concerns(row: ManifestRow, item: str) -> bool:
@@ -181,13 +174,19 @@ def _runs(
     row: ManifestRow,
     protocol: str,
     data: DataChoice,
-    tunings: dict[str, Tuning],
+    printed_set: PrintedSet,
+    tunings: dict[tuple[str, str], Tuning],
     args: tuple[str, ...],
     root: Path,
 ) -> tuple[Run, ...]:
     """Adds to tunings what it looks up."""
     shared = manifest.under(protocol)
-    head = (f"experiment={manifest.experiment}", f"protocol={protocol}", *data.overrides)
+    head = (
+        f"experiment={manifest.experiment}",
+        f"protocol={protocol}",
+        *data.overrides,
+        *printed_set.settings_under(protocol),
+    )
     by_hand = merge_overrides(shared, row.under(protocol), args)
     found = _tuned_settings(detector_of((*head, *by_hand)), row.loss, data, tunings, root) if protocol in MINI else ()
     overrides = merge_overrides(head, shared, found, row.under(protocol), args)
@@ -196,14 +195,15 @@ def _runs(
 
 
 def _tuned_settings(
-    detector: str, loss: str, data: DataChoice, tunings: dict[str, Tuning], root: Path
+    detector: str, loss: str, data: DataChoice, tunings: dict[tuple[str, str], Tuning], root: Path
 ) -> tuple[str, ...]:
-    if detector not in tunings:
+    where = detector, data.name
+    if where not in tunings:
         tuning = find_tuning(root, data.name, detector)
         if tuning is None:
             return ()
-        tunings[detector] = tuning
-    settings = tunings[detector].losses.get(loss, {})
+        tunings[where] = tuning
+    settings = tunings[where].losses.get(loss, {})
     return tuple(f"{key}={settings[key]}" for key in TUNED_KEYS if key in settings)
 
 
@@ -221,19 +221,18 @@ def make_runs(
     label: str, overrides: tuple[str, ...], seeds: tuple[int, ...], root: Path, tuned: tuple[str, ...] = ()
 ) -> tuple[Run, ...]:
     """The runs of one config, a seed each. tuned: which of the overrides tuning found."""
-    folder, digest, version, split, detector = _composed(overrides, seeds[0])
+    folder, digest, version, *rest = _composed(overrides, seeds[0])
     return tuple(
-        Run(overrides, seed, root / folder / f"seed{seed}", digest, version, label, tuned, split, detector)
-        for seed in seeds
+        Run(overrides, seed, root / folder / f"seed{seed}", digest, version, label, tuned, *rest) for seed in seeds
     )
 
 
 @lru_cache(maxsize=1024)
-def _composed(overrides: tuple[str, ...], seed: int) -> tuple[Path, str, int, str, str]:
-    """What a run's config says of it: the folder of its seeds, hash, protocol version, split, detector."""
+def _composed(overrides: tuple[str, ...], seed: int) -> tuple[Path, str, int, str, str, str]:
+    """What a run's config says of it: folder of its seeds, hash, protocol version, split, detector, test split."""
     cfg = compose([*overrides, f"seed={seed}"])
     version, split = int(cfg.protocol.version), str(cfg.splits.train)
-    return run_directory(cfg).parent, config_hash(cfg), version, split, detector_name(cfg)
+    return run_directory(cfg).parent, config_hash(cfg), version, split, detector_name(cfg), str(cfg.splits.test)
 
 
 def merge_overrides(*parts: tuple[str, ...]) -> tuple[str, ...]:
