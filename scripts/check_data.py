@@ -12,7 +12,7 @@ from rankdet.config import compose
 from rankdet.errors import UserError
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
-from rankdet.results.plan import merge_overrides
+from rankdet.results.runs import merge_overrides
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,9 +18,9 @@ from rankdet.files import write_text
 from rankdet.results.datasets import MINI, choose_data
 from rankdet.results.front import exit_code, target_parser
 from rankdet.results.launch import run_all, shown
-from rankdet.results.plan import Run
 from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
+from rankdet.results.runs import Run
 from rankdet.results.tables import collect
 from rankdet.results.today import data_hashes
 from rankdet.training.codes import NOT_FINITE

@@ -6,8 +6,9 @@ from zlib import crc32
 
 from rankdet.results.datasets import DataChoice
 from rankdet.results.manifest import Manifest, ManifestRow
-from rankdet.results.plan import Plan, PlannedRow, Run
+from rankdet.results.plan import Plan, PlannedRow
 from rankdet.results.registry import PrintedRow, PrintedTable
+from rankdet.results.runs import Run
 
 REPO = Path(__file__).resolve().parents[1]
 

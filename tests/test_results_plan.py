@@ -12,8 +12,9 @@ from rankdet.results.datasets import choose_data, named_sets, quoted
 from rankdet.results.describe_tuning import tuning_lines
 from rankdet.results.launch import command, run_all, shown
 from rankdet.results.manifest import load_manifest
-from rankdet.results.plan import make_plan, merge_overrides
+from rankdet.results.plan import make_plan
 from rankdet.results.registry import load_registry
+from rankdet.results.runs import merge_overrides
 from rankdet.results.tuning import find_tuning
 
 TUNING = """

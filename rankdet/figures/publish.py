@@ -14,10 +14,11 @@ from rankdet.files import write_text
 from rankdet.results.datasets import MINI, DataChoice, choose_data
 from rankdet.results.describe_tuning import tuning_lines
 from rankdet.results.manifest import load_manifest
-from rankdet.results.plan import Plan, Run, make_plan
+from rankdet.results.plan import Plan, make_plan
 from rankdet.results.publish import Published, by_folder, copy_records, load_published
 from rankdet.results.records import published_records
 from rankdet.results.registry import load_registry
+from rankdet.results.runs import Run
 from rankdet.results.tables import collect
 
 

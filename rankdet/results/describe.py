@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 from rankdet.config import compose
 from rankdet.results.datasets import MAIN
 from rankdet.results.describe_tuning import title, tuning_lines
-from rankdet.results.plan import Run
+from rankdet.results.manifest import Cell, Manifest
 from rankdet.results.records import Record
+from rankdet.results.runs import Run
 from rankdet.results.tables import Ordering, Table, orderings
 from rankdet.robustness.conditions import CONDITIONS
 
@@ -147,8 +148,12 @@ def _commits(records: Sequence[Recorded]) -> str:
 
 def _retests(table: Table) -> list[str]:
     """What the tests behind the columns are, and what they took."""
-    columns = table.plan.manifest.columns
-    lines = [f"{key}: {cell.metric}; {CONDITIONS[cell.condition]}." for key, cell in columns.items()]
+    manifest = table.plan.manifest
+    lines = [
+        f"{key}: {_metric(cell, manifest)}; {CONDITIONS[cell.condition]}."
+        for key, cell in manifest.columns.items()
+        if "/" not in cell.metric  # a class's number, as its column says
+    ]
     tests = [content for record in table.records for content in record.content.get("retests", {}).values()]
     if not tests:
         return lines
@@ -160,6 +165,12 @@ def _retests(table: Table) -> list[str]:
         f"{_commits(tests)}"
     )
     return lines
+
+
+def _metric(cell: Cell, manifest: Manifest) -> str:
+    if not cell.by_set:
+        return cell.metric
+    return ", ".join(f"{cell.metric_on(key)} on {one.title}" for key, one in manifest.datasets.items())
 
 
 def _order(table: Table) -> list[str]:

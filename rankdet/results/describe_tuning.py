@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from rankdet.results.plan import Plan, Run
+from rankdet.results.plan import Plan
+from rankdet.results.runs import Run
 from rankdet.results.tuning import Tuning
 
 TITLES = {"retinanet": "RetinaNet", "ssd": "SSD", "faster_rcnn": "Faster R-CNN", "foveabox": "FoveaBox"}

@@ -10,7 +10,7 @@ from rankdet.files import write_text
 from rankdet.results.datasets import DataChoice
 from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
-from rankdet.results.plan import Plan, Run, make_plan
+from rankdet.results.plan import Plan, make_plan
 from rankdet.results.reading import check_keys, read_json, read_yaml
 from rankdet.results.records import Record, published_records, read_record, superseded
 from rankdet.results.registry import load_registry
@@ -23,6 +23,7 @@ from rankdet.results.retests import (
     read_retest,
     with_retests,
 )  # fmt: skip
+from rankdet.results.runs import Run
 from rankdet.results.tables import Table, collect
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 
-from rankdet.results.plan import Plan, PlannedRow, Reads, Run
+from rankdet.results.plan import Plan, PlannedRow
 from rankdet.results.records import Match, Record, flag_other_data, match
+from rankdet.results.runs import Reads, Run
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from rankdet.config import compose
-from rankdet.results.plan import Reads, Run
+from rankdet.results.runs import Reads, Run
 
 
 def data_hashes(runs: Iterable[Run]) -> dict[Reads, str]:
