@@ -3,7 +3,7 @@
 PYTHON   ?= python3
 VENV     ?= .venv
 PROTOCOL ?= mini
-DATA     ?= shapes
+DATA     ?=
 JOBS     ?= 2
 GPUS     ?= 0
 ARGS     ?=
@@ -25,7 +25,8 @@ PY    := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /\1\t/; s/%/N/' | awk -F'\t' '{printf "  %-20s %s\n", $$1, $$2}'
-	@echo "variables: PROTOCOL=mini|mini_long  DATA=shapes|voc0712|...|path/to/a/VOC-or-COCO/folder  JOBS=2 (trainings at once)"
+	@echo "variables: PROTOCOL=mini|mini_long|paper  JOBS=2 (trainings at once)"
+	@echo "           DATA=voc0712|...|path/to/a/VOC-or-COCO/folder (else each row has its own data set)"
 	@echo "           GPUS=0 (GPUs per training)  ARGS=\"loss.delta=0.5 ...\"  VENV=.venv  PYTHON=python3"
 
 setup: $(STAMP) ## make the virtual environment and install what requirements.txt pins
@@ -58,13 +59,13 @@ data-coco: $(STAMP) ## download COCO 2017 to data/coco (ARGS="--from DIR": no do
 	@$(PY) scripts/prepare_coco.py $(ARGS)
 
 check-data: $(STAMP) ## read all of DATA, decode every image, list what is wrong, draw samples and histograms
-	@$(PY) scripts/check_data.py --data "$(DATA)" $(ARGS)
+	@$(PY) scripts/check_data.py --data "$(or $(DATA),shapes)" $(ARGS)
 
 profile-loading: $(STAMP) ## images a second and core, decoded and augmented, beside torchvision (DATA=photographs)
-	@$(PY) scripts/profile_loading.py --data "$(DATA)" $(ARGS)
+	@$(PY) scripts/profile_loading.py --data "$(or $(DATA),shapes)" $(ARGS)
 
 benchmark: $(STAMP) ## a training step, time and memory, beside torchvision's (ARGS="--quick" or "--device cuda ...")
-	@$(PY) scripts/benchmark.py --data "$(DATA)" $(ARGS)
+	@$(PY) scripts/benchmark.py --data "$(or $(DATA),shapes)" $(ARGS)
 
 submission: $(STAMP) ## the archive for SERVER=voc|coco from RUN or RESULTS, named NAME (ARGS="data=voc07pp12 ...")
 	@$(PY) scripts/submission.py --server "$(SERVER)" --name "$(NAME)" --run "$(RUN)" --results "$(RESULTS)" $(ARGS)
@@ -73,7 +74,7 @@ sweep: $(STAMP) ## test the finished run RUN under several settings (ARGS="evalu
 	@$(PY) scripts/sweep.py "run=$(RUN)" $(ARGS)
 
 tune: $(STAMP) ## search lr and box weight per loss of DETECTOR on the validation split, by the recorded grid
-	@$(PY) scripts/tune.py --detector $(DETECTOR) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(PY) scripts/tune.py --detector $(DETECTOR) --protocol $(PROTOCOL) --data "$(or $(DATA),shapes)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
 
 report: $(STAMP) ## one HTML page about the finished run RUN (ARGS="split=val data.root=..."): errors, scores, images
 	@$(PY) scripts/report.py "run=$(RUN)" $(ARGS)
@@ -104,4 +105,4 @@ format: $(STAMP) ## let ruff mend formatting and imports
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and the drawn data; runs/ stays
-	rm -rf $(VENV) data/shapes-*
+	rm -rf $(VENV) data/shapes-* data/shapes_*-*

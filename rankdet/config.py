@@ -41,6 +41,7 @@ NEUTRAL = {
     "rpn": {},
     "candidates": {},
     "one_class": False,
+    "fresh_class_head": False,
     "micro_batch": 0,
     "matching.claim_best": True,
     "model.backbone.outputs": ["c3", "c4", "c5"],

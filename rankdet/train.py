@@ -150,7 +150,8 @@ class Run:
         checkpoint, notes = load_newest(self.directory / "checkpoints")
         if checkpoint is None:
             if self.cfg.init_from:
-                return notes + initialise_from(self.detector.model, Path(self.cfg.init_from))
+                start = Path(self.cfg.init_from)
+                return notes + initialise_from(self.detector.model, start, self.cfg.fresh_class_head)
             backbone = self.cfg.model.backbone
             frozen = backbone.get("frozen_stages") or backbone.get("norm") == "frozen_bn"
             if backbone.weights is None and frozen:

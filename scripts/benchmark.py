@@ -16,8 +16,8 @@ from rankdet.errors import UserError
 from rankdet.files import write_text
 from rankdet.profiling.report import about, machine
 from rankdet.profiling.timing import Budget
+from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
-from rankdet.results.plan import choose_data
 
 SIZE = 512  # pixels, as AP-loss trains
 SMALL_SIZE = {"cpu": 192, "cuda": SIZE}  # of losses and options: a CPU has no time for more

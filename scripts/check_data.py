@@ -10,8 +10,9 @@ from rankdet.checking.check import has_errors, save, survey
 from rankdet.checking.report import SHOWN, as_text
 from rankdet.config import compose
 from rankdet.errors import UserError
+from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
-from rankdet.results.plan import choose_data, merge_overrides
+from rankdet.results.runs import merge_overrides
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,13 +15,14 @@ from rankdet.figures.plan import FigurePlan, make_figure_plan, stages
 from rankdet.figures.publish import content_of, plan_of_rows, tuning_of, tuning_of_rows
 from rankdet.figures.tuning import load_grid, make_trials, outcome_yaml
 from rankdet.files import write_text
+from rankdet.results.datasets import MINI, choose_data
 from rankdet.results.front import exit_code, target_parser
 from rankdet.results.launch import run_all, shown
-from rankdet.results.plan import MINI, Run, choose_data
 from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
+from rankdet.results.runs import Run
 from rankdet.results.tables import collect
-from rankdet.results.today import data_hash
+from rankdet.results.today import data_hashes
 from rankdet.training.codes import NOT_FINITE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 def act(args: argparse.Namespace, root: Path) -> int:
     """Shows or trains what is missing of the figure, then prints and saves it."""
     manifest = load_figure(root / "experiments" / args.paper / f"{args.figure}.yaml")
-    data = choose_data(args.data)
+    data = choose_data(args.data) if args.data else None
     overrides = (*args.overrides, *([f"gpus={args.gpus}"] if args.gpus > 1 else []))
     failures: list[Failure] = []
 
@@ -51,11 +52,12 @@ def act(args: argparse.Namespace, root: Path) -> int:
     if manifest.kind == "rows":
         plan = plan_of_rows(manifest, args.protocol, data, root, overrides)
         runs = plan.runs()
-        today = data_hash(runs[0])
+        today = data_hashes(runs)
         train(runs)
         content, settings = row_content(manifest, collect(plan, run_records(runs), today)), tuning_of_rows(plan)
     else:
-        plan = tuned(make_figure_plan(manifest, args.protocol, data, root, overrides), train, failures, args.dry_run)
+        plan = make_figure_plan(manifest, args.protocol, data or choose_data("shapes"), root, overrides)
+        plan = tuned(plan, train, failures, args.dry_run)
         for runs in stages(plan, local):
             train(runs)
         content, settings = content_of(plan, local), tuning_of(plan)

@@ -15,8 +15,8 @@ from rankdet.files import write_json, write_text
 from rankdet.profiling.loading import OwnPipeline, Pipeline, TorchvisionPipeline, measure
 from rankdet.profiling.loading_report import loading_csv, loading_json, loading_markdown
 from rankdet.profiling.report import about, machine
+from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
-from rankdet.results.plan import choose_data
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,18 +4,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code, target_parser
 from rankdet.results.launch import as_typed, retest_all, retest_jobs, run_all, shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
-from rankdet.results.plan import Plan, choose_data, make_plan
+from rankdet.results.plan import Plan, make_plan
 from rankdet.results.queue import failure_report
 from rankdet.results.records import run_records
 from rankdet.results.registry import load_registry
 from rankdet.results.render import markdown
 from rankdet.results.retests import has_retests, local, outstanding, planned_retests, with_retests
 from rankdet.results.tables import collect
-from rankdet.results.today import data_hash
+from rankdet.results.today import data_hashes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +32,7 @@ def act(args: argparse.Namespace, root: Path) -> int:
     registry = load_registry(root / "experiments" / "registry.yaml")
     manifest = load_manifest(root / "experiments" / args.paper / f"{args.table}.yaml", registry)
     overrides = (*args.overrides, *([f"gpus={args.gpus}"] if args.gpus > 1 else []))
-    plan = make_plan(manifest, args.protocol, choose_data(args.data), root, overrides)
+    plan = make_plan(manifest, args.protocol, choose_data(args.data) if args.data else None, root, overrides)
     return dry_run(plan, args.gpus) if args.dry_run else reproduce(plan, args.jobs, args.gpus, root)
 
 
@@ -53,7 +54,7 @@ def dry_run(plan: Plan, gpus: int) -> int:
 def reproduce(plan: Plan, jobs: int, gpus: int, root: Path) -> int:
     """Trains and tests what is missing, prints the table and saves it under runs/tables/."""
     runs = plan.runs()
-    today = data_hash(runs[0]) if runs else None  # a folder, or the program that draws, may have changed since the runs
+    today = data_hashes(runs)  # a folder, or the program that draws, may have changed since the runs
     failures = run_all(runs, jobs, gpus, root)
     table = collect(plan, run_records(runs), today)
     if has_retests(plan.manifest):

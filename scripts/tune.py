@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rankdet.errors import UserError
 from rankdet.files import write_text
+from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
 from rankdet.results.launch import run_all, shown
-from rankdet.results.plan import choose_data
 from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
 from rankdet.results.tune import load_grid, make_trials, tuning_yaml

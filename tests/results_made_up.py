@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from zlib import crc32
 
+from rankdet.results.datasets import DataChoice
 from rankdet.results.manifest import Manifest, ManifestRow
-from rankdet.results.plan import DataChoice, Plan, PlannedRow, Run
+from rankdet.results.plan import Plan, PlannedRow
 from rankdet.results.registry import PrintedRow, PrintedTable
+from rankdet.results.runs import Run
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -23,7 +25,7 @@ def printed_table(*rows, id="paper/table-9"):
 
 def make_run(root, key, seed=0, config_hash=None, version=1, tuned=(), extra=(), detector="retinanet"):
     config_hash = config_hash or f"{crc32(key.encode()):08x}"
-    overrides = ("experiment=e", f"loss={key}", *extra, *tuned)
+    overrides = ("experiment=ap_table_2", f"loss={key}", *extra, *tuned)
     directory = Path(root) / "runs" / "made" / "mini" / f"net-{key}-{config_hash}" / f"seed{seed}"
     return Run(overrides, seed, directory, config_hash, version, key, tuple(tuned), "trainval", detector)
 

@@ -17,7 +17,7 @@ from rankdet.figures.curves import LoggedRun, converged, local
 from rankdet.figures.manifest import load_figure
 from rankdet.figures.plan import make_figure_plan, stages
 from rankdet.results import launch
-from rankdet.results.plan import DataChoice, choose_data
+from rankdet.results.datasets import DataChoice, choose_data
 from rankdet.results.records import Record
 
 CURVES = """
@@ -88,7 +88,8 @@ def root(repo, tmp_path):
     folder = tmp_path / "experiments" / "ap-loss"
     folder.mkdir(parents=True)
     (tmp_path / "experiments" / "tuning").mkdir()
-    shutil.copy(repo / "experiments" / "registry.yaml", tmp_path / "experiments")
+    for name in ("registry.yaml", "datasets.yaml"):
+        shutil.copy(repo / "experiments" / name, tmp_path / "experiments")
     texts = {"figure-1": CURVES, "figure-2": CANDIDATES, "figure-3": ROWS, "table-1": TABLE}
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text)

@@ -8,11 +8,13 @@ from results_made_up import printed_row, printed_table
 
 from rankdet.config import compose
 from rankdet.errors import UserError
+from rankdet.results.datasets import choose_data, named_sets, quoted
 from rankdet.results.describe_tuning import tuning_lines
 from rankdet.results.launch import command, run_all, shown
 from rankdet.results.manifest import load_manifest
-from rankdet.results.plan import DataChoice, choose_data, make_plan, merge_overrides, quoted
+from rankdet.results.plan import make_plan
 from rankdet.results.registry import load_registry
+from rankdet.results.runs import merge_overrides
 from rankdet.results.tuning import find_tuning
 
 TUNING = """
@@ -80,7 +82,7 @@ def test_a_row_takes_tuned_settings_and_arguments_take_over(manifest, tmp_path):
     assert "schedule.lr=0.002" in own.rows[0].runs[0].overrides
     assert own.rows[0].runs[0].config_hash != run.config_hash
     assert own.file_stem.startswith("table-1.mini.args-")
-    assert plan.rows[1].runs == () and plan.rows[1].why == "not now"
+    assert plan.whole and plan.rows[1].runs == () and plan.rows[1].why == "not now"
 
 
 def test_fresh_settings_before_committed_and_own_data_before_the_drawn_set(tmp_path):
@@ -112,7 +114,7 @@ def test_each_row_takes_the_settings_of_its_own_detector(repo, tmp_path):
     fovea, retina = (row.runs[0] for row in plan.rows)
     assert (fovea.detector, retina.detector) == ("foveabox", "retinanet")
     assert fovea.tuned == () and retina.tuned == ("schedule.lr=0.004", "box_loss.weight=3.0")
-    assert list(plan.tunings) == ["retinanet"]
+    assert list(plan.tunings) == [("retinanet", "shapes")]
     lines = tuning_lines(plan, plan.runs())
     assert lines[0].startswith("FoveaBox, untuned: ") and "make tune DETECTOR=foveabox" in lines[0]
     assert lines[1].startswith("RetinaNet: Tuned per loss on shapes")
@@ -131,12 +133,12 @@ def test_runs_are_distinct_and_ordered_by_seed(tmp_path):
 
 def test_file_names(tmp_path):
     plan = made_up_plan(tmp_path, printed_table(printed_row("a", 1.0)))
-    shapes = replace(plan, data=DataChoice("shapes", ("data=shapes",)))
+    whole = replace(plan, whole=True)
     assert plan.file_stem == "table-9.made"
     assert replace(plan, protocol="mini_long").file_stem == "table-9.made.mini_long"
-    assert shapes.file_stem == "table-9.mini"
-    assert replace(shapes, protocol="mini_long").file_stem == "table-9.mini_long"
-    assert replace(shapes, args=("a=1",)).file_stem != replace(shapes, args=("a=2",)).file_stem
+    assert whole.file_stem == "table-9.mini"
+    assert replace(whole, protocol="mini_long").file_stem == "table-9.mini_long"
+    assert replace(whole, args=("a=1",)).file_stem != replace(whole, args=("a=2",)).file_stem
 
 
 def test_a_folder_of_data(tmp_path):
@@ -157,7 +159,7 @@ def test_a_folder_of_data(tmp_path):
         choose_data(str(tmp_path / "shapes"))
 
 
-@pytest.mark.parametrize("name", ["shapes", "voc07", "voc0712", "voc07pp12", "coco2017", "coco_trainval35k"])
+@pytest.mark.parametrize("name", named_sets())
 def test_a_set_that_has_a_config(name):
     assert compose([*choose_data(name).overrides]).data.name == choose_data(name).name == name
 
@@ -166,7 +168,7 @@ def test_a_set_that_has_a_config(name):
     ("protocol", "args", "message"),
     [
         ("medium", (), "PROTOCOL=medium: no such protocol"),
-        ("paper", (), "PROTOCOL=paper: the drawn set is for mini"),
+        ("paper", (), "PROTOCOL=paper: the drawn sets are for mini"),
         ("mini", ("seed=4",), "ARGS: 'seed=4' is chosen by the table"),
         ("mini", ("loss=focal",), "ARGS: 'loss=focal' is chosen by the table"),
         ("mini", ("loss.dleta=1",), "dleta"),
@@ -179,7 +181,7 @@ def test_mistakes(manifest, tmp_path, protocol, args, message):
 
 def test_the_command_of_a_run(tmp_path):
     run = made_up_plan(tmp_path, printed_table(printed_row("a", 1.0))).runs()[0]
-    assert command(run)[1:] == ["-m", "rankdet.train", "experiment=e", "loss=a", "seed=0"]
+    assert command(run)[1:] == ["-m", "rankdet.train", "experiment=ap_table_2", "loss=a", "seed=0"]
     assert command(run, 1)[-2:] == ["runtime.device=cuda", "seed=0"]
     assert command(run, 2)[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     assert (

@@ -7,8 +7,9 @@ import pytest
 from results_made_up import make_run, write_record
 
 from rankdet.errors import UserError
+from rankdet.results.datasets import DataChoice
 from rankdet.results.manifest import load_manifest
-from rankdet.results.plan import DataChoice, make_plan
+from rankdet.results.plan import make_plan
 from rankdet.results.publish import copy_records, load_published, publish
 from rankdet.results.registry import load_registry
 
@@ -31,10 +32,11 @@ def root(repo, tmp_path):
     """A checkout with one small manifest, published for the drawn set and for a folder, and no runs."""
     experiments = tmp_path / "experiments"
     (experiments / "ap-loss").mkdir(parents=True)
-    shutil.copy(repo / "experiments" / "registry.yaml", experiments)
+    for name in ("registry.yaml", "datasets.yaml"):
+        shutil.copy(repo / "experiments" / name, experiments)
     (experiments / "ap-loss" / "table-1.yaml").write_text(MANIFEST)
     (experiments / "published.yaml").write_text(
-        "- {paper: ap-loss, table: table-1, protocol: mini, data: shapes}\n"
+        "- {paper: ap-loss, table: table-1, protocol: mini}\n"
         "- {paper: ap-loss, table: table-1, protocol: mini, data: blood, source: voc}\n"
     )
     return tmp_path
@@ -121,7 +123,7 @@ def test_a_new_record_replaces_that_of_the_same_row_only(tmp_path):
     [
         ("{paper: ap-loss}", "expected a list of tables"),
         ("- {paper: p, tabel: t, protocol: mini, data: shapes}", "unknown key 'tabel'"),
-        ("- {paper: p, table: t, protocol: mini}", "key 'data' is missing"),
+        ("- {paper: p, table: t, data: shapes}", "key 'protocol' is missing"),
     ],
 )
 def test_mistakes_in_the_list(tmp_path, text, message):
@@ -145,7 +147,7 @@ def test_a_record_that_is_damaged_is_named(root):
 def test_the_list_in_the_checkout(repo):
     """Each committed table, once, of a manifest that is there."""
     entries = load_published(repo / "experiments" / "published.yaml", "table")
-    places = [(entry.paper, entry.name, entry.data.name, entry.protocol) for entry in entries]
+    places = [(entry.paper, entry.name, entry.data and entry.data.name, entry.protocol) for entry in entries]
     assert len(set(places)) == len(places) >= 9
     assert {"table-1", "table-2", "table-3", "table-8", "table-10"} <= {entry.name for entry in entries}
     assert len(places) == len(list((repo / "experiments").glob("*/table-*.md")))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,38 @@ mark.unlink()
     assert "5 of 5 runs to train, 2 at a time" in text
     assert "[5/5]" in text
     assert " left" in text
+
+
+def test_a_job_waits_for_what_it_needs(tmp_path):
+    """Listed last, the first one is started alone though two could run; both others see its record."""
+    first = job(tmp_path, f"import time; time.sleep(0.2)\n{DONE}", "first")
+    needs = (first.directory / "record.json",)
+    program = f"assert __import__('os').path.isfile({str(needs[0])!r})\n{DONE}"
+    others = [replace(job(tmp_path, program, name), needs=needs) for name in ("second", "third")]
+    failures, text = run([*others, first], 2, tmp_path)
+    assert failures == []
+    assert all(item.finished for item in others)
+    assert text.index("first: done") < min(text.index("second: done"), text.index("third: done"))
+
+
+def test_a_job_whose_need_fails_is_not_started_and_named(tmp_path):
+    """Those that need nothing run all the same; a chain of two is given up as a whole."""
+    first = job(tmp_path, "raise SystemExit(3)", "first")
+    second = replace(job(tmp_path, DONE, "second"), needs=(first.directory / "record.json",))
+    third = replace(job(tmp_path, DONE, "third"), needs=(second.directory / "record.json",))
+    free = job(tmp_path, DONE, "free")
+    failures, text = run([second, third, first, free], 1, tmp_path)
+    assert [(failure.job.name, failure.code) for failure in failures] == [
+        ("first", 3), ("second", None), ("third", None),
+    ]  # fmt: skip
+    assert free.finished and not (second.directory / "log.txt").exists()
+    assert "[4/4] third: not started" in text
+    report = failure_report(failures)
+    assert "3 runs failed:" in report
+    assert f"  second:\n    | not started: it needs {second.needs[0]}" in report
+    done = replace(third, needs=())
+    assert run([done], 1, tmp_path)[0] == []
+    assert run([third], 1, tmp_path) == ([], "")  # finished: nothing is asked of what it needed
 
 
 def test_finished_runs_are_skipped(tmp_path):

@@ -13,9 +13,10 @@ from results_made_up import REPO, record_content, write_record
 from rankdet.config import merge_dotlist
 from rankdet.errors import UserError
 from rankdet.results import launch
+from rankdet.results.datasets import choose_data, quoted, unquoted
 from rankdet.results.launch import retest_command, retest_jobs
 from rankdet.results.manifest import Cell, load_manifest
-from rankdet.results.plan import choose_data, make_plan, quoted, unquoted
+from rankdet.results.plan import make_plan
 from rankdet.results.publish import publish
 from rankdet.results.records import run_records
 from rankdet.results.registry import load_registry
@@ -45,7 +46,8 @@ def registry():
 def root(tmp_path):
     """A checkout with the manifests of tables 2 and 3."""
     (tmp_path / "experiments" / "ap-loss").mkdir(parents=True)
-    shutil.copy(REPO / "experiments" / "registry.yaml", tmp_path / "experiments")
+    for name in ("registry.yaml", "datasets.yaml"):
+        shutil.copy(REPO / "experiments" / name, tmp_path / "experiments")
     for name in ("table-2", "table-3"):
         shutil.copy(REPO / "experiments" / "ap-loss" / f"{name}.yaml", tmp_path / "experiments" / "ap-loss")
     (tmp_path / "experiments" / "published.yaml").write_text(

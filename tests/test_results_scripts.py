@@ -37,7 +37,8 @@ def root(repo, tmp_path):
     experiments = tmp_path / "experiments"
     (experiments / "ap-loss").mkdir(parents=True)
     (experiments / "tuning").mkdir()
-    shutil.copy(repo / "experiments" / "registry.yaml", experiments)
+    for name in ("registry.yaml", "datasets.yaml"):
+        shutil.copy(repo / "experiments" / name, experiments)
     (experiments / "ap-loss" / "table-1.yaml").write_text(MANIFEST)
     (experiments / "tuning" / "grid.yaml").write_text(GRID)
     return tmp_path

@@ -140,7 +140,10 @@ def test_records_on_other_data_are_stale(tmp_path):
     table = collect(plan, [odd, *records[1:]])
     assert row_of(table, "a").status == "partial"
     assert "other data (cccc-dddd, not aaaa-bbbb)" in markdown(table)
-    assert {row.status for row in collect(plan, records, "eeee-ffff").rows} == {"stale", "not run"}
+    today = {("made", "trainval", "test"): "eeee-ffff"}
+    assert {row.status for row in collect(plan, records, today).rows} == {"stale", "not run"}
+    other = {("other", "trainval", "test"): "eeee-ffff"}
+    assert {row.status for row in collect(plan, records, other).rows} == {"done", "not run"}
     assert flag_other_data([None], "eeee-ffff") == [None]
 
 

@@ -6,8 +6,8 @@ import pytest
 from results_made_up import write_record
 
 from rankdet.errors import UserError
+from rankdet.results.datasets import choose_data
 from rankdet.results.manifest import load_manifest
-from rankdet.results.plan import choose_data
 from rankdet.results.records import run_records
 from rankdet.results.registry import load_registry
 from rankdet.results.tune import Grid, choose, load_grid, make_trials, mean_ap, tuning_yaml

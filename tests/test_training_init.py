@@ -51,6 +51,17 @@ def test_another_number_of_classes_starts_the_class_head_fresh_and_says_so(build
     assert not torch.equal(fresh["backbone.conv1.weight"], theirs["backbone.conv1.weight"])
 
 
+def test_the_class_head_starts_fresh_where_it_is_told_to(build, weights):
+    model = build(3, 1)
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    notes = initialise_from(model, weights, fresh_class_head=True)
+    assert notes[1].startswith("fresh_class_head=true: ") and all(key in notes[1] for key in HEAD)
+    theirs = torch.load(weights)["model"]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, fresh[key] if key in HEAD else theirs[key]), key
+    assert "another number of classes" in initialise_from(build(5, 1), weights, fresh_class_head=True)[1]
+
+
 def test_another_architecture_is_refused_and_nothing_changed(build, weights):
     model = build(3, 1, "model.fpn.channels=32")
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -12,7 +12,7 @@ from rankdet.figures.content import COLORS, Content, mean_sd, spread
 from rankdet.figures.curves import FALLEN, LAST, Finder, LoggedRun, converged
 from rankdet.figures.plan import COLD, FigurePlan, all_points, logged
 from rankdet.files import as_csv
-from rankdet.results.plan import Run
+from rankdet.results.runs import Run
 
 
 @dataclass(frozen=True)

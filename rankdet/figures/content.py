@@ -6,8 +6,8 @@ from statistics import fmean, stdev
 
 from matplotlib.figure import Figure
 
-from rankdet.results.plan import Run
 from rankdet.results.records import Record
+from rankdet.results.runs import Run
 
 
 @dataclass(frozen=True)

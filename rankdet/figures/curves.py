@@ -8,10 +8,10 @@ from statistics import fmean
 from rankdet.errors import UserError
 from rankdet.files import write_text
 from rankdet.report.training_curves import read_curves
-from rankdet.results.plan import Run
 from rankdet.results.publish import canonical_json
 from rankdet.results.reading import read_json
 from rankdet.results.records import Record, read_record
+from rankdet.results.runs import Run
 
 FOLDER = "curves"  # beside published records
 LAST = 0.1  # of a run's steps: what its final value is the mean of

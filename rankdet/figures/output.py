@@ -10,8 +10,9 @@ from rankdet.figures.content import Content
 from rankdet.figures.manifest import FigureManifest
 from rankdet.figures.plan import FigurePlan
 from rankdet.files import replacing, write_text
+from rankdet.results.datasets import MINI
 from rankdet.results.describe import protocol_line, run_facts
-from rankdet.results.plan import MINI, Plan
+from rankdet.results.plan import Plan
 
 LOOK = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.2, "font.size": 10,
@@ -26,7 +27,7 @@ def markdown(manifest: FigureManifest, content: Content, plan: FigurePlan | Plan
     lines = [f"Ours: mean ± sample standard deviation over n seeds, on {data}.", *content.rules]
     if content.records:
         lines.append(protocol_line(plan.protocol, content.runs, content.records))
-        lines += run_facts(data, [run.train_split for run in content.runs], content.records, manifest.kind == "rows")
+        lines += run_facts([run.train_split for run in content.runs], content.records, manifest.kind == "rows")
     lines += [*manifest.notes, *settings]
     if plan.protocol in MINI:
         lines += manifest.mini_notes

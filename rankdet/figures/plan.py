@@ -10,7 +10,8 @@ from rankdet.errors import UserError
 from rankdet.figures.curves import Finder, LoggedRun, converged
 from rankdet.figures.manifest import FigureManifest, Series, Trained
 from rankdet.figures.outcome import Outcome, find_outcome
-from rankdet.results.plan import MINI, DataChoice, Run, make_runs, merge_overrides
+from rankdet.results.datasets import MINI, DataChoice
+from rankdet.results.runs import Run, make_runs, merge_overrides, start_from, weights_path
 
 COLD, WARM = "cold", "warm"
 
@@ -94,9 +95,7 @@ class FigurePlan:
         for point in failed:
             runs = []
             for run, snapshot in zip(point.runs, self._snapshot(point.series), strict=True):
-                overrides = merge_overrides(run.overrides, (f"init_from={self._weights(snapshot)}",))
-                (again,) = make_runs(f"{run.label} warm", overrides, (run.seed,), self.root, run.tuned)
-                runs.append(again)
+                runs.append(start_from(replace(run, label=f"{run.label} warm"), snapshot, self.root))
             points.append(replace(point, start=WARM, runs=tuple(runs)))
         return points
 
@@ -108,7 +107,11 @@ class FigurePlan:
     def _among(self, count: int | None) -> tuple[str, ...]:
         if count is None or self.ranker is None:
             return ()
-        return ("candidates=top_ranked", f"candidates.num={count}", f"candidates.rpn={self._weights(self.ranker)}")
+        return (
+            "candidates=top_ranked",
+            f"candidates.num={count}",
+            f"candidates.rpn={weights_path(self.ranker, self.root)}",
+        )
 
     def _snapshot(self, one: Series) -> tuple[Run, ...]:
         assert self.manifest.candidates is not None
@@ -124,10 +127,6 @@ class FigurePlan:
     def _head(self) -> tuple[str, ...]:
         extra = self.trained.extra[self._settings_of]
         return (f"experiment={self.trained.experiment}", f"protocol={self.protocol}", *self.data.overrides, *extra)
-
-    def _weights(self, run: Run) -> str:
-        """Relative to the checkout, so that it is the same on any machine: the path is part of a run's identity."""
-        return str((run.directory / "weights.pt").relative_to(self.root))
 
 
 def make_figure_plan(

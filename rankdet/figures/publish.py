@@ -11,12 +11,14 @@ from rankdet.figures.manifest import FigureManifest, load_figure
 from rankdet.figures.output import save_figure
 from rankdet.figures.plan import FigurePlan, all_points, make_figure_plan
 from rankdet.files import write_text
+from rankdet.results.datasets import MINI, DataChoice, choose_data
 from rankdet.results.describe_tuning import tuning_lines
 from rankdet.results.manifest import load_manifest
-from rankdet.results.plan import MINI, DataChoice, Plan, Run, make_plan
-from rankdet.results.publish import Published, copy_records, load_published
+from rankdet.results.plan import Plan, make_plan
+from rankdet.results.publish import Published, by_folder, copy_records, load_published
 from rankdet.results.records import published_records
 from rankdet.results.registry import load_registry
+from rankdet.results.runs import Run
 from rankdet.results.tables import collect
 
 
@@ -27,22 +29,24 @@ def publish_figures(root: Path) -> list[Path]:
     paths: list[Path] = []
     for entry in load_published(root / "experiments" / "published.yaml", "figure"):
         manifest = load_figure(root / "experiments" / entry.paper / f"{entry.name}.yaml")
-        folder = root / "experiments" / "records" / entry.data.name / entry.protocol
         write = _rows if manifest.kind == "rows" else _trained
-        paths += write(manifest, entry, folder, root)
+        paths += write(manifest, entry, root)
     return paths
 
 
-def _rows(manifest: FigureManifest, entry: Published, folder: Path, root: Path) -> list[Path]:
+def _rows(manifest: FigureManifest, entry: Published, root: Path) -> list[Path]:
     plan = plan_of_rows(manifest, entry.protocol, entry.data, root)
-    copy_records(plan.runs(), folder)
-    content = row_content(manifest, collect(plan, published_records(folder)))
+    folders = by_folder(plan, root)
+    for folder, runs in folders.items():
+        copy_records(runs, folder)
+    content = row_content(manifest, collect(plan, [one for folder in folders for one in published_records(folder)]))
     return save_figure(manifest, content, plan, tuning_of_rows(plan), root / "experiments" / entry.paper)
 
 
-def _trained(manifest: FigureManifest, entry: Published, folder: Path, root: Path) -> list[Path]:
-    plan = make_figure_plan(manifest, entry.protocol, entry.data, root)
-    if plan.tuned is not None and plan.tuned.data == entry.data.name:
+def _trained(manifest: FigureManifest, entry: Published, root: Path) -> list[Path]:
+    plan = make_figure_plan(manifest, entry.protocol, entry.data or choose_data("shapes"), root)
+    folder = root / "experiments" / "records" / plan.data.name / entry.protocol
+    if plan.tuned is not None and plan.tuned.data == plan.data.name:
         target = root / "experiments" / "tuning" / plan.tuned.path.name
         write_text(target, plan.tuned.path.read_text(encoding="utf-8"))
     before = published_in(folder)
@@ -61,9 +65,9 @@ def content_of(plan: FigurePlan, find: Finder) -> Content:
 
 
 def plan_of_rows(
-    manifest: FigureManifest, protocol: str, data: DataChoice, root: Path, args: tuple[str, ...] = ()
+    manifest: FigureManifest, protocol: str, data: DataChoice | None, root: Path, args: tuple[str, ...] = ()
 ) -> Plan:
-    """The plan of the table whose rows are the figure's points."""
+    """The plan of the table whose rows are the figure's points. data: None: each row's own."""
     assert manifest.points is not None
     registry = load_registry(root / "experiments" / "registry.yaml")
     table = load_manifest(manifest.path.with_name(f"{manifest.points.table}.yaml"), registry)

@@ -14,8 +14,8 @@ import yaml
 from rankdet.errors import UserError
 from rankdet.figures.curves import Finder
 from rankdet.figures.plan import FigurePlan
-from rankdet.results.plan import Run, make_runs, merge_overrides
 from rankdet.results.reading import check_keys, override_list, read_yaml, seed_list
+from rankdet.results.runs import Run, make_runs, merge_overrides
 
 Setting = dict[str, float]
 Trials = dict[str, list[tuple[Setting, tuple[Run, ...]]]]  # series key -> each setting with its runs, a seed each

@@ -1,13 +1,18 @@
 """The text under a table: what was run, on what, at what cost, and how far the numbers carry."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from statistics import fmean, stdev
 from typing import Any
 
+from omegaconf import DictConfig
+
 from rankdet.config import compose
+from rankdet.results.datasets import MAIN
 from rankdet.results.describe_tuning import title, tuning_lines
-from rankdet.results.plan import Run
+from rankdet.results.manifest import Cell, Manifest
 from rankdet.results.records import Record
+from rankdet.results.runs import Run
 from rankdet.results.tables import Ordering, Table, orderings
 from rankdet.robustness.conditions import CONDITIONS
 
@@ -24,14 +29,14 @@ def description(table: Table) -> list[str]:
     """One sentence or two per point, without list marks."""
     plan, records = table.plan, table.records
     lines = [
-        f"Ours: mean ± sample standard deviation over n seeds, in percent, on {plan.data.name}. Rows bear the paper's "
+        f"Ours: mean ± sample standard deviation over n seeds, in percent, on {plan.on}. Rows bear the paper's "
         "names, and its numbers are as printed, on its own data."
     ]
     if records:
         shown_runs = [row.planned.runs[0] for row in table.rows if row.shown]
         trained = [run.train_split for run in _runs(table)]
-        lines += [protocol_line(plan.protocol, shown_runs, records), *run_facts(plan.data.name, trained, records)]
-    lines += _retests(table)
+        lines += [protocol_line(plan.protocol, shown_runs, records), *run_facts(trained, records)]
+    lines += [*_stand_ins(table), *_retests(table)]
     lines += plan.manifest.notes
     if plan.protocol == "paper" and plan.manifest.paper_overrides:
         lines.append(f"In every row: {' '.join(plan.manifest.paper_overrides)}.")
@@ -50,6 +55,16 @@ def description(table: Table) -> list[str]:
     return lines
 
 
+def _stand_ins(table: Table) -> list[str]:
+    """Which data set stands for which, where that is not the one that stands for most tables'."""
+    sets = table.plan.manifest.datasets
+    rows = [(row.planned.printed.dataset, row.data) for row in table.rows]
+    chosen = {key: data for key, data in rows if data and key in sets}
+    if not set(chosen) - {MAIN}:
+        return []
+    return [f"Data sets: {'; '.join(f'{data} stands for {sets[key].title}' for key, data in chosen.items())}."]
+
+
 def _runs(table: Table) -> list[Run]:
     return [run for row in table.rows for run in row.planned.runs]
 
@@ -59,29 +74,37 @@ def protocol_line(protocol: str, runs: Sequence[Run], records: Sequence[Record])
     versions = _list(record["protocol_version"] for record in records)
     what = PROTOCOLS[protocol]
     if protocol == "paper":
-        what = what.format(compose(["protocol=paper"]).test_input.shorter)
-        tests = {run.detector: item for run in runs for item in run.overrides if item.startswith("test_input=")}
-        what += "".join(f"; {title(detector)}: {item}" for detector, item in tests.items())
+        views = {(run.detector, _view(run)) for run in runs}
+        what = what.format(" or ".join(str(side) for side in sorted({side for _, side in views if side})))
+        stretched = sorted(title(detector) for detector, side in views if not side)
+        what += "".join(f"; {name}: test_input=stretch" for name in stretched)
     else:
         what = what.format(" or ".join(dict.fromkeys(title(run.detector) for run in runs)))
     return f"Protocol: {protocol}, version {versions} ({what})."
 
 
-def run_facts(data: str, trained: Iterable[str], records: Sequence[Record], tested: bool = True) -> list[str]:
-    """Data, seeds, budget, hardware and code of records. data: its name; trained: the splits that were learnt from.
+def _view(run: Run) -> int | None:
+    """The shorter side in pixels that a run of the paper protocol is tested at; None where images are stretched."""
+    keys = ("experiment", "test_input", "test_input.shorter", "data.image_size")
+    test_input = _test_input(tuple(item for item in run.overrides if item.partition("=")[0] in keys))
+    return int(test_input.shorter) if test_input else None
+
+
+@lru_cache(maxsize=64)
+def _test_input(overrides: tuple[str, ...]) -> DictConfig:
+    return compose(["protocol=paper", *overrides]).test_input
+
+
+def run_facts(trained: Iterable[str], records: Sequence[Record], tested: bool = True) -> list[str]:
+    """Data, seeds, budget, hardware and code of records. trained: the splits that were learnt from.
 
     tested: whether what is reported comes from the test split."""
-    images = [record["num_images"] for record in records]
-    hashes = [record["data_hash"].split("-") for record in records]
+    splits = _list(trained)
+    data = {name: [record for record in records if record["data_name"] == name] for name in _names(records)}
     wall = [record["train_seconds"] for record in records]
     cpu = sum(record["cpu_seconds"] for record in records)
-    test = (
-        f", reported on {_list(record['split'] for record in records)} ({_range(n['test'] for n in images)} images, "
-        f"{_list(h[1] for h in hashes)})"
-    )
     return [
-        f"Data: {data}; trained on {_list(trained)} ({_range(n['train'] for n in images)} images, annotations "
-        f"hashed to {_list(h[0] for h in hashes)}){test if tested else ''}.",
+        *(_data_facts(name, splits, alike, tested) for name, alike in data.items()),
         f"Seeds: {_list(sorted(record['seed'] for record in records))}.",
         f"Budget of a run: {_range(record['steps'] for record in records)} steps, "
         f"{_range(record['image_passes'] for record in records)} images seen, {min(wall):.0f} to {max(wall):.0f} s of "
@@ -89,6 +112,23 @@ def run_facts(data: str, trained: Iterable[str], records: Sequence[Record], test
         _machine(records),
         _commits(records),
     ]
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(record["data_name"] for record in records))
+
+
+def _data_facts(name: str, splits: str, records: Sequence[Record], tested: bool) -> str:
+    images = [record["num_images"] for record in records]
+    hashes = [record["data_hash"].split("-") for record in records]
+    test = (
+        f", reported on {_list(record['split'] for record in records)} ({_range(n['test'] for n in images)} images, "
+        f"{_list(h[1] for h in hashes)})"
+    )
+    return (
+        f"Data: {name}; trained on {splits} ({_range(n['train'] for n in images)} images, annotations "
+        f"hashed to {_list(h[0] for h in hashes)}){test if tested else ''}."
+    )
 
 
 def _machine(records: Sequence[Recorded]) -> str:
@@ -108,8 +148,12 @@ def _commits(records: Sequence[Recorded]) -> str:
 
 def _retests(table: Table) -> list[str]:
     """What the tests behind the columns are, and what they took."""
-    columns = table.plan.manifest.columns
-    lines = [f"{key}: {cell.metric}; {CONDITIONS[cell.condition]}." for key, cell in columns.items()]
+    manifest = table.plan.manifest
+    lines = [
+        f"{key}: {_metric(cell, manifest)}; {CONDITIONS[cell.condition]}."
+        for key, cell in manifest.columns.items()
+        if "/" not in cell.metric  # a class's number, as its column says
+    ]
     tests = [content for record in table.records for content in record.content.get("retests", {}).values()]
     if not tests:
         return lines
@@ -121,6 +165,12 @@ def _retests(table: Table) -> list[str]:
         f"{_commits(tests)}"
     )
     return lines
+
+
+def _metric(cell: Cell, manifest: Manifest) -> str:
+    if not cell.by_set:
+        return cell.metric
+    return ", ".join(f"{cell.metric_on(key)} on {one.title}" for key, one in manifest.datasets.items())
 
 
 def _order(table: Table) -> list[str]:
@@ -137,7 +187,7 @@ def _order(table: Table) -> list[str]:
 def _ordering_line(item: Ordering, metric: str) -> str:
     """Counts and one correlation with its spread, for one printed table."""
     pairs = "1 pair" if item.num_pairs == 1 else f"{item.num_pairs} pairs"
-    where = f"{item.table}, {title(item.detector)}" if item.detector else item.table
+    where = ", ".join([item.table, *([title(item.detector)] if item.detector else []), *filter(None, [item.data])])
     text = f"Order by {metric}, {where}: our means put {item.as_printed} of {pairs} of rows in the paper's order. "
     if item.separated:
         text += (

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from rankdet.results.plan import Plan, Run
+from rankdet.results.plan import Plan
+from rankdet.results.runs import Run
 from rankdet.results.tuning import Tuning
 
 TITLES = {"retinanet": "RetinaNet", "ssd": "SSD", "faster_rcnn": "Faster R-CNN", "foveabox": "FoveaBox"}
@@ -22,9 +23,11 @@ def tuning_lines(plan: Plan, runs: Sequence[Run]) -> list[str]:
     for detector in detectors:
         own = [run for run in runs if run.detector == detector]
         several = f"{title(detector)}: " if len(detectors) > 1 else ""
-        if detector in plan.tunings:
-            lines += [several + line for line in _tuned(plan, plan.tunings[detector], own)]
-        else:
+        tunings = {run.data: plan.tunings[detector, run.data] for run in own if (detector, run.data) in plan.tunings}
+        for tuning in {tuning.path: tuning for tuning in tunings.values()}.values():
+            alike = [run for run in own if run.data in tunings and tunings[run.data].path == tuning.path]
+            lines += [several + line for line in _tuned(plan, tuning, alike)]
+        if any(run.data not in tunings for run in own):
             lines.append(
                 f"{title(detector)}, untuned: learning rate and box weight are the configuration's defaults: "
                 f"{_how_to_tune([detector])}."
@@ -46,10 +49,9 @@ def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
         + "; ".join(f"{loss}: {_settings(best)}" for loss, best in used.items())
         + "."
     ]
-    if tuning.data != plan.data.name:
-        lines.append(
-            f"These settings were tuned on {tuning.data}, not on {plan.data.name}; make tune DATA=... searches here."
-        )
+    others = ", ".join(dict.fromkeys(run.data for run in runs if run.data != tuning.data))
+    if others:
+        lines.append(f"These settings were tuned on {tuning.data}, not on {others}; make tune DATA=... searches here.")
     edges = [f"{' and '.join(tuning.edges[loss])} for {loss}" for loss in used if tuning.edges.get(loss)]
     if edges:
         lines.append(f"At the edge of the grid, so that a better value may lie beyond: {', '.join(edges)}.")

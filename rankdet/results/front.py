@@ -32,7 +32,7 @@ def target_parser(description: str | None, target: str, example: str) -> argpars
     parser.add_argument(target, help=f"a manifest of experiments/<paper>/, e.g. {example}")
     parser.add_argument("--paper", default="ap-loss")
     parser.add_argument("--protocol", default="mini", help="mini | mini_long | paper")
-    parser.add_argument("--data", default="shapes", help="shapes, or a folder in VOC or COCO layout")
+    parser.add_argument("--data", default="", help="a data set or folder for all; by default each row has its own")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs per training; 0: one if there is one")
     parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rankdet.errors import UserError
-from rankdet.results.plan import Run
 from rankdet.results.queue import Failure, Job, Queue
 from rankdet.results.retests import FOLDER, Retest, Tests, outstanding
+from rankdet.results.runs import RECORD, Run
 
 
 def command(run: Run, gpus: int = 0) -> list[str]:
@@ -37,8 +37,13 @@ def run_all(runs: Sequence[Run], workers: int, gpus: int, root: Path) -> list[Fa
     Raises queue.Interrupted when a signal stops it."""
     if workers < 1:
         raise UserError(f"JOBS={workers}: at least one training at a time")
-    jobs = [Job(f"{run.label} seed {run.seed}", tuple(command(run, gpus)), run.directory) for run in runs]
-    return Queue(jobs, workers, root).run()
+    return Queue([job(run, gpus) for run in runs], workers, root).run()
+
+
+def job(run: Run, gpus: int = 0) -> Job:
+    """A training for the queue, which waits for the one that it starts from."""
+    needs = (run.after.directory / RECORD,) if run.after else ()
+    return Job(f"{run.label} seed {run.seed}", tuple(command(run, gpus)), run.directory, needs=needs)
 
 
 def retest_command(run: Run, retests: Sequence[Retest], gpus: int = 0) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rankdet.errors import UserError
+from rankdet.results.datasets import PrintedSet, load_datasets
 from rankdet.results.reading import check_keys, items, override_list, read_yaml, seed_list, strings
 from rankdet.results.registry import PrintedRow, PrintedTable, Registry
 from rankdet.robustness.conditions import CONDITIONS
@@ -14,8 +15,9 @@ KEYS = ("tables", "experiment", "seeds", "rows")
 OPTIONAL = ("mini_overrides", "paper_overrides", "mini_notes", "notes", "columns")
 RETEST_KEYS = ("tables", "trainings_of", "rows")  # of a manifest that trains nothing of its own
 RETEST_OPTIONAL = ("mini_notes", "notes", "columns")
-PROTOCOL_KEYS = ("paper", "reason", "mini_overrides", "paper_overrides")
-ROW_KEYS = ("overrides", "mini", *PROTOCOL_KEYS, "same_run_as", "same_weights_as", "test")
+PROTOCOL_KEYS = ("paper", "reason", "mini_overrides", "paper_overrides", "start_from")
+TEST_KEYS = ("test", "mini_test", "paper_test")
+ROW_KEYS = ("overrides", "mini", *PROTOCOL_KEYS, "same_run_as", "same_weights_as", *TEST_KEYS)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class ManifestRow:
     test: tuple[str, ...] = ()  # settings of another test than the training's own; needs no training of its own
     mini_overrides: tuple[str, ...] = ()  # on top of overrides under mini and mini_long
     paper_overrides: tuple[str, ...] = ()  # likewise under paper
+    mini_test: tuple[str, ...] = ()  # on top of test, likewise
+    paper_test: tuple[str, ...] = ()
+    start_from: str | None = None  # <manifest>#<row>: whose weights the trainings start from, seed by seed
 
     @property
     def trained_as(self) -> str:
@@ -47,20 +52,32 @@ class ManifestRow:
         """The row's own settings under a protocol; later ones take over."""
         return (*self.overrides, *(self.paper_overrides if protocol == "paper" else self.mini_overrides))
 
+    def test_under(self, protocol: str) -> tuple[str, ...]:
+        """The settings of its own test under a protocol; later ones take over."""
+        return (*self.test, *(self.paper_test if protocol == "paper" else self.mini_test))
+
 
 @dataclass(frozen=True)
 class Cell:
-    """Where the numbers of a printed column come from: a test condition and which of its metrics."""
+    """Where the numbers of a printed column come from: a test condition and which of its metrics.
+
+    by_set: the metrics that rows on these printed data sets show instead."""
 
     condition: str
     metric: str
+    by_set: Mapping[str, str] = field(default_factory=dict)
+
+    def metric_on(self, printed_set: str) -> str:
+        """What a row on this data set shows."""
+        return self.by_set.get(printed_set, self.metric)
 
 
 @dataclass(frozen=True)
 class Manifest:
     """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long; paper_overrides:
     likewise under paper; mini_notes: sentences about what mini does to the rows, printed under the table, as notes are
-    under every protocol. columns: those that show something else than the training's own metric of their name."""
+    under every protocol. columns: those that show something else than the training's own metric of their name.
+    datasets: those of the rows, in the paper's order."""
 
     path: Path
     paper: str
@@ -74,6 +91,8 @@ class Manifest:
     notes: tuple[str, ...] = ()
     columns: dict[str, Cell] = field(default_factory=dict)
     paper_overrides: tuple[str, ...] = ()
+    datasets: Mapping[str, PrintedSet] = field(default_factory=dict)
+    sources: Mapping[str, "Manifest"] = field(default_factory=dict)  # by name, those that rows start from
 
     def under(self, protocol: str) -> tuple[str, ...]:
         """What is added to all rows under a protocol."""
@@ -82,6 +101,10 @@ class Manifest:
     def printed(self) -> Iterable[tuple[PrintedTable, PrintedRow]]:
         """Every printed row, quoted ones included, in the paper's order."""
         return ((table, row) for table in self.tables for row in table.rows.values())
+
+    def dataset_of(self, key: str) -> str:
+        """The printed data set of a row."""
+        return next(row.dataset for _, row in self.printed() if row.key == key)
 
 
 def load_manifest(path: Path, registry: Registry) -> Manifest:
@@ -99,7 +122,26 @@ def load_manifest(path: Path, registry: Registry) -> Manifest:
         names = ("experiment", "seeds", "mini_overrides", "paper_overrides")
         shared = {name: getattr(trainings, name) for name in names}
         return replace(manifest, **shared, mini_notes=(*trainings.mini_notes, *manifest.mini_notes))
-    return _content(check_keys(raw, str(path), KEYS, OPTIONAL), path, registry, None)
+    manifest = _content(check_keys(raw, str(path), KEYS, OPTIONAL), path, registry, None)
+    return replace(manifest, sources=_sources(manifest, registry))
+
+
+def _sources(manifest: Manifest, registry: Registry) -> dict[str, Manifest]:
+    sources: dict[str, Manifest] = {}
+    for row in manifest.rows.values():
+        name, _, key = (row.start_from or "").partition("#")
+        if not name:
+            continue
+        where = f"{manifest.path}: rows.{row.key}.start_from"
+        if name == manifest.name:
+            raise UserError(f"{where}: {row.start_from!r} is a row of this manifest; name one of another")
+        sources[name] = sources.get(name) or load_manifest(manifest.path.with_name(f"{name}.yaml"), registry)
+        other = sources[name].rows.get(key)
+        if other is None or other.trained_as != key:
+            raise UserError(f"{where}: {row.start_from!r} is no row with runs of its own")
+        if row.mini > other.mini or row.paper > other.paper:
+            raise UserError(f"{where}: {row.start_from!r} is not done under each protocol that this row is")
+    return sources
 
 
 def _content(
@@ -126,7 +168,17 @@ def _content(
         notes=strings(raw.get("notes", []), f"{path}: notes"),
         paper_overrides=override_list(raw.get("paper_overrides", []), f"{path}: paper_overrides"),
         columns=_columns(raw.get("columns", {}), tables, f"{path}: columns"),
+        datasets=_datasets(tables, registry.path.with_name("datasets.yaml")),
     )
+
+
+def _datasets(tables: tuple[PrintedTable, ...], path: Path) -> dict[str, PrintedSet]:
+    known = load_datasets(path)
+    wanted = dict.fromkeys(row.dataset for table in tables for row in table.own_rows())
+    for key in wanted:
+        if key not in known:
+            raise UserError(f"{path}: no data set {key!r}, which rows of {tables[0].id} are on; say what stands for it")
+    return {key: known[key] for key in wanted}
 
 
 def _columns(raw: object, tables: tuple[PrintedTable, ...], where: str) -> dict[str, Cell]:
@@ -137,7 +189,12 @@ def _columns(raw: object, tables: tuple[PrintedTable, ...], where: str) -> dict[
         condition = str(cell.get("condition", "original"))
         if condition not in CONDITIONS:
             raise UserError(f"{where}.{key}: there is no condition {condition!r}; there are {', '.join(CONDITIONS)}")
-        cells[key] = Cell(condition, str(cell["metric"]))
+        if isinstance(cell["metric"], str):
+            cells[key] = Cell(condition, cell["metric"])
+        else:
+            sets = {row.dataset for table in tables for row in table.own_rows()}
+            by_set = check_keys(cell["metric"], f"{where}.{key}.metric", (), sorted(sets))
+            cells[key] = Cell(condition, key, {name: str(metric) for name, metric in by_set.items()})
     return cells
 
 
@@ -145,9 +202,9 @@ def _row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestRow:
     where = f"{path}: rows.{key}"
     row = check_keys(raw, where, (), ROW_KEYS)
     if retests_only or "same_weights_as" in row:
-        row = check_keys(raw, where, ("same_weights_as",), ("test",))
-        test = override_list(row.get("test", []), f"{where}.test")
-        return ManifestRow(key, (), False, False, None, None, str(row["same_weights_as"]), test)
+        row = check_keys(raw, where, ("same_weights_as",), TEST_KEYS)
+        tests = {name: override_list(row.get(name, []), f"{where}.{name}") for name in TEST_KEYS}
+        return ManifestRow(key, (), False, False, None, None, str(row["same_weights_as"]), **tests)
     if "same_run_as" in row:
         if len(row) > 1:
             raise UserError(f"{where}: same_run_as stands alone, the other row's settings hold; remove the other keys")
@@ -167,7 +224,9 @@ def _row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestRow:
         special[name] = override_list(row.get(name, []), f"{where}.{name}")
         if special[name] and not row.get(protocol, False):
             raise UserError(f"{where}.{name}: the row is not done under {protocol}; also say {protocol}: true")
-    return ManifestRow(key, overrides, row["mini"], row.get("paper", False), row.get("reason"), None, **special)
+    start_from = str(row["start_from"]) if "start_from" in row else None
+    flags = (row["mini"], row.get("paper", False), row.get("reason"))
+    return ManifestRow(key, overrides, *flags, None, start_from=start_from, **special)
 
 
 def _follow(row: ManifestRow, rows: dict[str, ManifestRow], path: Path) -> ManifestRow:
@@ -177,7 +236,7 @@ def _follow(row: ManifestRow, rows: dict[str, ManifestRow], path: Path) -> Manif
     if other is None or other.same_run_as is not None or other.same_weights_as is not None:
         link = "same_run_as" if row.same_run_as else "same_weights_as"
         raise UserError(f"{path}: rows.{row.key}.{link}: {row.trained_as!r} is no row with runs of its own")
-    shared = ("overrides", "mini", "mini_overrides", "paper", "paper_overrides", "reason")
+    shared = ("overrides", "mini", "mini_overrides", "paper", "paper_overrides", "reason", "start_from")
     return replace(row, **{name: getattr(other, name) for name in shared})
 
 

@@ -40,7 +40,7 @@ def plot_table(table: Table, path: Path) -> None:
     axes[0][0].set_yticks(places, _labels(rows))
     axes[0][0].invert_yaxis()
     name = f"{plan.manifest.paper} {plan.manifest.name.replace('-', ' ')}"
-    figure.suptitle(f"{name}: ours ({plan.protocol}, {plan.data.name}) and the paper's")
+    figure.suptitle(f"{name}: ours ({plan.protocol}, {plan.on}) and the paper's")
     figure.tight_layout(rect=(0, 0.85 / height, 1, 1))
     figure.legend(handles=_legend(table, rows), loc="lower center", ncol=1, frameon=False, fontsize=9)
     figure.savefig(path, dpi=120, metadata={"Software": None})
@@ -105,7 +105,7 @@ def _legend(table: Table, rows: Sequence[TableRow]) -> list[Patch | Line2D]:
     other = "" if plan.protocol == "paper" else ": other data, larger detector, longer training"
     seeds = len(plan.manifest.seeds)
     entries: list[Patch | Line2D] = [
-        Patch(color=OURS, label=f"ours: {plan.protocol} on {plan.data.name}, mean ± sample sd, n = {seeds} seeds"),
+        Patch(color=OURS, label=f"ours: {plan.protocol} on {plan.on}, mean ± sample sd, n = {seeds} seeds"),
         Line2D([], [], label="ours: a single run", **DOT),
         Patch(facecolor=PAPER, edgecolor=EDGE, hatch="////", lw=0.6, label=f"paper, as printed{other}"),
     ]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rankdet.errors import UserError
 from rankdet.files import write_text
+from rankdet.results.datasets import DataChoice
 from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
-from rankdet.results.plan import DataChoice, Plan, Run, make_plan
+from rankdet.results.plan import Plan, make_plan
 from rankdet.results.reading import check_keys, read_json, read_yaml
 from rankdet.results.records import Record, published_records, read_record, superseded
 from rankdet.results.registry import load_registry
@@ -22,6 +23,7 @@ from rankdet.results.retests import (
     read_retest,
     with_retests,
 )  # fmt: skip
+from rankdet.results.runs import Run
 from rankdet.results.tables import Table, collect
 
 
@@ -32,7 +34,7 @@ class Published:
     paper: str
     name: str  # of its manifest: table-2
     protocol: str
-    data: DataChoice
+    data: DataChoice | None  # None: each row's own
 
 
 def publish(root: Path) -> list[Path]:
@@ -44,11 +46,20 @@ def publish(root: Path) -> list[Path]:
     for entry in entries:
         plan = _plan(entry, root)
         copy_tunings(plan, root / "experiments" / "tuning")
-        folder = root / "experiments" / "records" / entry.data.name / entry.protocol
-        copy_records(plan.runs(), folder)
-        copy_retests(planned_retests(plan), folder)
-        paths += save_table(_table(plan, folder), root / "experiments" / entry.paper)
+        for folder, runs in by_folder(plan, root).items():
+            copy_records(runs, folder)
+            retests = planned_retests(plan)
+            copy_retests({run: retests[run] for run in runs}, folder)
+        paths += save_table(_table(plan, root), root / "experiments" / entry.paper)
     return paths
+
+
+def by_folder(plan: Plan, root: Path) -> dict[Path, list[Run]]:
+    """Where the plan's records are published, one folder for each data set, and the runs whose they are."""
+    folders: dict[Path, list[Run]] = {}
+    for run in plan.runs():
+        folders.setdefault(root / "experiments" / "records" / run.data / plan.protocol, []).append(run)
+    return folders
 
 
 def load_published(path: Path, what: str) -> list[Published]:
@@ -59,18 +70,23 @@ def load_published(path: Path, what: str) -> list[Published]:
     entries = []
     for item in raw:
         kind = "figure" if isinstance(item, dict) and "figure" in item else "table"
-        item = check_keys(item, str(path), ("paper", kind, "protocol", "data"), ("source",))
-        name = str(item["data"])
-        overrides = (f"data={item['source']}", f"data.root={name}") if "source" in item else (f"data={name}",)
+        item = check_keys(item, str(path), ("paper", kind, "protocol"), ("data", "source"))
         if kind == what:
-            entries.append(Published(item["paper"], item[kind], item["protocol"], DataChoice(name, overrides)))
+            entries.append(Published(item["paper"], item[kind], item["protocol"], _data(item)))
     return entries
+
+
+def _data(item: Mapping[str, str]) -> DataChoice | None:
+    if "data" not in item:
+        return None
+    name = str(item["data"])
+    return DataChoice(name, (f"data={item['source']}", f"data.root={name}") if "source" in item else (f"data={name}",))
 
 
 def copy_tunings(plan: Plan, folder: Path) -> None:
     """Copies the tuned settings that the plan found for its own data, which may be fresh ones."""
-    for tuning in plan.tunings.values():
-        if tuning.data == plan.data.name:
+    for (_, data), tuning in plan.tunings.items():
+        if tuning.data == data:
             write_text(folder / tuning.path.name, tuning.path.read_text(encoding="utf-8"))
 
 
@@ -117,7 +133,7 @@ def _plan(entry: Published, root: Path) -> Plan:
     return make_plan(manifest, entry.protocol, entry.data, root)
 
 
-def _table(plan: Plan, folder: Path) -> Table:
-    records: list[Record] = published_records(folder)
+def _table(plan: Plan, root: Path) -> Table:
+    records: list[Record] = [record for folder in by_folder(plan, root) for record in published_records(folder)]
     table = collect(plan, records)
     return with_retests(table, published) if has_retests(plan.manifest) else table

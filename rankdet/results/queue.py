@@ -22,12 +22,15 @@ TAIL_LINES = 8
 
 @dataclass(frozen=True)
 class Job:
-    """A command that writes records, directory/record.json where none are named. It prints to directory/log.txt."""
+    """A command that writes records, directory/record.json where none are named. It prints to directory/log.txt.
+
+    needs: records that have to be there before it starts."""
 
     name: str
     command: tuple[str, ...]
     directory: Path
     records: tuple[Path, ...] = ()
+    needs: tuple[Path, ...] = ()
 
     def missing(self) -> list[Path]:
         """The records that are not there yet."""
@@ -38,13 +41,20 @@ class Job:
         """Whether all records are there."""
         return not self.missing()
 
+    @property
+    def ready(self) -> bool:
+        """Whether all that it needs is there; of a finished one nothing is asked."""
+        return self.finished or all(path.is_file() for path in self.needs)
+
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that ended without its records. code: exit code, negative for a signal. tail: the log's last lines."""
+    """A job that ended without its records. code: exit code, negative for a signal; None: it could not start.
+
+    tail: the log's last lines, or why it could not."""
 
     job: Job
-    code: int
+    code: int | None
     tail: tuple[str, ...]
 
 
@@ -69,8 +79,8 @@ class _Child:
 class Queue:
     """Runs jobs, workers at a time, and waits for those that another process has in hand.
 
-    Finished jobs are skipped. A failed one does not stop the others. In seconds: poll, between looks at the children;
-    retry, until a job that was busy elsewhere is tried again; grace, from SIGTERM to SIGKILL when stopped.
+    Finished jobs are skipped. A failed one stops none but those that need its records. In seconds: poll, between looks
+    at the children; retry, until a job that was busy elsewhere is tried again; grace, from SIGTERM to SIGKILL.
     """
 
     def __init__(
@@ -119,8 +129,7 @@ class Queue:
     def _start(self) -> None:
         while self.elsewhere and self.elsewhere[0][0] <= time.monotonic():
             self.waiting.append(self.elsewhere.popleft()[1])
-        while self.waiting and len(self.children) < self.workers:
-            job = self.waiting.popleft()
+        while len(self.children) < self.workers and (job := self._next()):
             if job.finished:  # by another process, while it waited
                 self.progress.ended(f"{job.name}: finished elsewhere", len(job.records) or 1)
                 continue
@@ -137,6 +146,19 @@ class Queue:
                 start_new_session=True,  # so that a signal reaches all of torchrun's processes, and Ctrl-C us alone
             )
             self.children.append(_Child(job, process, log, log.tell(), job.missing()))
+
+    def _next(self) -> Job | None:
+        """Takes the first waiting job that can start; gives up all if none can and there is nothing to wait for."""
+        job = next((job for job in self.waiting if job.ready), None)
+        if job is not None:
+            self.waiting.remove(job)
+        elif not self.children and not self.elsewhere:
+            for stuck in self.waiting:
+                lacking = ", ".join(str(path) for path in stuck.needs if not path.is_file())
+                self.failures.append(Failure(stuck, None, (f"not started: it needs {lacking}",)))
+                self.progress.ended(f"{stuck.name}: not started", len(stuck.records) or 1)
+            self.waiting.clear()
+        return job
 
     def _reap(self) -> None:
         for child in list(self.children):
@@ -195,7 +217,8 @@ def failure_report(failures: Sequence[Failure]) -> str:
     """What failed, with the last lines of each log and where the rest of it is."""
     lines = [f"{len(failures)} run{'s' if len(failures) > 1 else ''} failed:"]
     for failure in failures:
-        lines.append(f"  {failure.job.name}: exit code {failure.code}; {failure.job.directory / 'log.txt'} ends in")
+        ended = f"exit code {failure.code}; {failure.job.directory / 'log.txt'} ends in"
+        lines.append(f"  {failure.job.name}:{'' if failure.code is None else f' {ended}'}")
         lines += [f"    | {line}" for line in failure.tail]
     return "\n".join(lines)
 

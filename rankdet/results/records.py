@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankdet.results.plan import Run
 from rankdet.results.reading import check_keys, read_json
+from rankdet.results.runs import Run
 from rankdet.results.tuning import TUNED_KEYS
 
 FIELDS = (

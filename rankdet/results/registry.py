@@ -15,6 +15,7 @@ ROW_KEYS = ("key", "label", "quoted", "dataset", "settings", "values")
 ROW_OPTIONAL = (
     "printed_row", "group", "cites", "note", "marks", "lost", "best_reading", "same_run_as", "same_weights_as",
 )  # fmt: skip
+LINKS = ("same_run_as", "same_weights_as")
 KINDS = ("measured", "toy-input", "toy-exact", "count")
 
 
@@ -29,7 +30,8 @@ class PrintedRow:
     group: str | None  # the columns on the page that the row is a part of
     printed_row: str | None  # the name of the row on the page, which groups share
     values: dict[str, float | None]
-    same_run_as: str | None
+    same_run_as: str | None  # address of the row that is the same training and test
+    same_weights_as: str | None = None  # of the row whose weights are tested in another way
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def load_registry(path: Path) -> Registry:
     registry = Registry(path, tables)
     for entry in entries:
         for row in entry["rows"]:
-            for link in ("same_run_as", "same_weights_as"):
+            for link in LINKS:
                 if link in row:
                     registry.row(_absolute(row[link], entry["id"]))
     return registry
@@ -122,7 +124,7 @@ def _row(raw: Mapping[str, Any], where: str, columns: list[str], table_id: str) 
         raise UserError(f"{where}: {len(values)} values for {len(columns)} columns")
     if not all(value is None or isinstance(value, int | float) for value in values):
         raise UserError(f"{where}: values must be numbers or null, got {values}")
-    link = raw.get("same_run_as")
+    links = {link: _absolute(raw[link], table_id) if link in raw else None for link in LINKS}
     return PrintedRow(
         key=str(raw["key"]),
         label=str(raw["label"]),
@@ -131,7 +133,7 @@ def _row(raw: Mapping[str, Any], where: str, columns: list[str], table_id: str) 
         group=raw.get("group"),
         printed_row=raw.get("printed_row"),
         values=dict(zip(columns, values, strict=True)),
-        same_run_as=_absolute(link, table_id) if link else None,
+        **links,
     )
 
 

@@ -17,7 +17,7 @@ def markdown(table: Table) -> str:
     """Heading, one table for each printed one, and under them what was measured and how."""
     plan = table.plan
     name = plan.manifest.name.replace("-", " ").capitalize()
-    parts = [f"# {plan.manifest.paper}, {name}: protocol {plan.protocol} on {plan.data.name}"]
+    parts = [f"# {plan.manifest.paper}, {name}: protocol {plan.protocol} on {plan.on}"]
     for printed in plan.manifest.tables:
         rows = [row for row in table.rows if row.planned.table is printed]
         metrics = list(printed.columns)
@@ -100,7 +100,7 @@ def _csv_line(table: Table, row: TableRow, metrics: Sequence[str]) -> dict[str, 
         "row": planned.printed.key,
         "label": planned.printed.label,
         "protocol": table.plan.protocol,
-        "data": table.plan.data.name,
+        "data": row.data or table.plan.data.name,
         "status": row.status,
         "note": note(row),
         "n": len(records),

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rankdet.errors import UserError
-from rankdet.results.manifest import Cell, Manifest, ManifestRow
-from rankdet.results.plan import Plan, Run
+from rankdet.results.manifest import Cell, Manifest
+from rankdet.results.plan import Plan
 from rankdet.results.reading import check_keys, read_json
 from rankdet.results.records import Match, Record
+from rankdet.results.registry import PrintedRow
+from rankdet.results.runs import Run
 from rankdet.results.tables import Table, TableRow
 from rankdet.robustness.conditions import ORIGINAL, SUITE_VERSION
 
@@ -54,15 +56,16 @@ Content = dict[str, Any]  # of a retest's record
 Finder = Callable[[Record, Retest], Content | None]
 
 
-def cell(manifest: Manifest, row: ManifestRow, column: str) -> tuple[Retest, str]:
-    """The test behind a cell, and which of its metrics is shown there."""
-    where = manifest.columns.get(column, Cell(ORIGINAL, column))
-    return Retest(where.condition, row.test), where.metric
+def cell(plan: Plan, printed: PrintedRow, column: str) -> tuple[Retest, str]:
+    """The test behind a cell of a row with runs, and which of its metrics is shown there."""
+    where = plan.manifest.columns.get(column, Cell(ORIGINAL, column))
+    test = plan.manifest.rows[printed.key].test_under(plan.protocol)
+    return Retest(where.condition, test), where.metric_on(printed.dataset)
 
 
 def has_retests(manifest: Manifest) -> bool:
     """Whether any cell needs more than the trainings' own records."""
-    return bool(manifest.columns) or any(row.test for row in manifest.rows.values())
+    return bool(manifest.columns) or any(row.test or row.mini_test or row.paper_test for row in manifest.rows.values())
 
 
 def planned_retests(plan: Plan) -> Tests:
@@ -70,10 +73,9 @@ def planned_retests(plan: Plan) -> Tests:
     wanted: dict[Path, dict[Retest, None]] = {}
     for row in plan.rows:
         for run in row.runs:
-            entry = plan.manifest.rows[row.printed.key]
-            tests = [cell(plan.manifest, entry, column)[0] for column in row.table.columns]
+            tests = [cell(plan, row.printed, column)[0] for column in row.table.columns]
             wanted.setdefault(run.directory, {}).update({test: None for test in tests if not test.is_own})
-    return {run: list(wanted[run.directory]) for run in plan.runs()}
+    return {run: list(wanted.get(run.directory, ())) for run in plan.runs()}
 
 
 def read_retest(path: Path) -> Content | None:
@@ -132,10 +134,9 @@ def with_retests(table: Table, find: Finder) -> Table:
 
 
 def _row(table: Table, row: TableRow, find: Finder) -> TableRow:
-    entry = table.plan.manifest.rows.get(row.planned.printed.key)
-    if entry is None:
+    if not row.planned.runs:
         return row
-    tests = {column: cell(table.plan.manifest, entry, column) for column in row.planned.table.columns}
+    tests = {column: cell(table.plan, row.planned.printed, column) for column in row.planned.table.columns}
     return TableRow(row.planned, tuple(_match(found, tests, find) for found in row.matches))
 
 

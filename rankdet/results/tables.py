@@ -1,12 +1,13 @@
 """Our numbers beside the printed ones: rows with mean, spread and status, and how their order compares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 
 from rankdet.results.plan import Plan, PlannedRow
 from rankdet.results.records import Match, Record, flag_other_data, match
+from rankdet.results.runs import Reads, Run
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class TableRow:
     def detector(self) -> str | None:
         """Of its runs; None where there are none to do."""
         return self.planned.runs[0].detector if self.planned.runs else None
+
+    @property
+    def data(self) -> str | None:
+        """What its runs are trained and tested on; None where there are none to do."""
+        return self.planned.runs[0].data if self.planned.runs else None
 
     @property
     def status(self) -> str:
@@ -76,9 +82,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Ordering:
-    """How one printed table's order of rows by one metric compares with ours, for the rows of one detector.
+    """How one printed table's order of rows by one metric compares with ours, for one detector and data set.
 
-    Pairs that the paper ties are left out. detector: whose rows these are, None where the table has no other's.
+    Pairs that the paper ties are left out. detector, data: whose rows these are, None where the table has no other's.
     as_printed: pairs whose means we order as the paper does. separated: pairs, of rows with two runs or more, where
     every run of one lies above every run of the other; separated_as_printed: those of them in the paper's order.
     taus: at each seed that all rows have, Kendall's tau: the pairs' mean of 1 (as printed), -1 (reversed), 0 (equal).
@@ -86,6 +92,7 @@ class Ordering:
 
     table: str
     detector: str | None
+    data: str | None
     num_rows: int
     num_pairs: int
     as_printed: int
@@ -94,29 +101,35 @@ class Ordering:
     taus: tuple[float, ...]
 
 
-def collect(plan: Plan, records: Sequence[Record], data_hash: str | None = None) -> Table:
-    """Finds each planned run's record. data_hash: that of the data as they are now, if known; see flag_other_data."""
-    found = [[match(run, records) for run in row.runs] for row in plan.rows]
-    flat = iter(flag_other_data((item for row in found for item in row), data_hash))
-    matches = [tuple(item for _, item in zip(row, flat, strict=False) if item is not None) for row in found]
+def collect(plan: Plan, records: Sequence[Record], data_hashes: Mapping[Reads, str] | None = None) -> Table:
+    """Finds each planned run's record. data_hashes: of the data as they are now, if known, by Run.reads."""
+    runs = list(dict.fromkeys(run for row in plan.rows for run in row.runs))
+    found: dict[Run, Match | None] = {}
+    for reads in dict.fromkeys(run.reads for run in runs):
+        alike = [run for run in runs if run.reads == reads]
+        flagged = flag_other_data([match(run, records) for run in alike], (data_hashes or {}).get(reads))
+        found.update(zip(alike, flagged, strict=True))
+    matches = [tuple(item for run in row.runs if (item := found[run]) is not None) for row in plan.rows]
     return Table(plan, tuple(TableRow(row, some) for row, some in zip(plan.rows, matches, strict=True)))
 
 
 def orderings(table: Table, metric: str) -> list[Ordering]:
-    """One for each printed table and detector of which at least two rows have current records and a printed value."""
+    """One for each printed table, detector and data set of which at least two rows have current records and a printed
+    value."""
     result = []
     for printed in table.plan.manifest.tables:
         rows = [row for row in table.rows if row.planned.table is printed and row.current and row.score(metric)]
         rows = [row for row in rows if row.planned.printed.values.get(metric) is not None]
-        detectors = list(dict.fromkeys(row.detector for row in rows))
-        for detector in detectors:
-            own = [row for row in rows if row.detector == detector]
+        several_detectors, several_sets = len({row.detector for row in rows}) > 1, len({row.data for row in rows}) > 1
+        for detector, data in dict.fromkeys((row.detector, row.data) for row in rows):
+            own = [row for row in rows if (row.detector, row.data) == (detector, data)]
             if len(own) > 1:
-                result.append(_ordering(printed.id, detector if len(detectors) > 1 else None, own, metric))
+                where = (detector if several_detectors else None, data if several_sets else None)
+                result.append(_ordering(printed.id, *where, own, metric))
     return result
 
 
-def _ordering(table_id: str, detector: str | None, rows: Sequence[TableRow], metric: str) -> Ordering:
+def _ordering(table_id: str, detector: str | None, data: str | None, rows: Sequence[TableRow], metric: str) -> Ordering:
     by_seed = {row.planned.printed.key: _by_seed(row, metric) for row in rows}
     pairs = [_upper_first(a, b, metric) for a, b in combinations(rows, 2) if _printed(a, metric) != _printed(b, metric)]
     pairs = [(by_seed[a.planned.printed.key], by_seed[b.planned.printed.key]) for a, b in pairs]
@@ -127,6 +140,7 @@ def _ordering(table_id: str, detector: str | None, rows: Sequence[TableRow], met
     return Ordering(
         table=table_id,
         detector=detector,
+        data=data,
         num_rows=len(rows),
         num_pairs=len(pairs),
         as_printed=sum(fmean(high.values()) > fmean(low.values()) for high, low in pairs),

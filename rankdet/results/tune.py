@@ -10,9 +10,10 @@ from statistics import fmean
 import yaml
 
 from rankdet.errors import UserError
-from rankdet.results.plan import MINI, DataChoice, Run, detector_of, make_runs, merge_overrides
+from rankdet.results.datasets import MINI, DataChoice
 from rankdet.results.reading import check_keys, read_yaml
 from rankdet.results.records import Record, match
+from rankdet.results.runs import Run, detector_of, make_runs, merge_overrides
 from rankdet.results.tuning import RETINANET, TUNED_KEYS
 
 Setting = dict[str, float]

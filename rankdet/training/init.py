@@ -10,11 +10,11 @@ from rankdet.errors import UserError
 CLASS_LAYER = "heads.class_output"  # the only layer whose shape depends on the number of classes
 
 
-def initialise_from(model: nn.Module, path: Path) -> list[str]:
+def initialise_from(model: nn.Module, path: Path, fresh_class_head: bool = False) -> list[str]:
     """Loads weights.pt of another run; layers whose shape differs start fresh if they belong to the class head.
 
-    Returns notes for the log, naming what starts fresh. UserError where the file cannot be read or anything but the
-    class head's scores differs.
+    fresh_class_head: they do in any case. Returns notes for the log, naming what starts fresh. UserError where the file
+    cannot be read or anything but the class head's scores differs.
     """
     if not path.is_file():
         raise UserError(f"init_from={path}: no such file; give the weights.pt of a finished run")
@@ -31,6 +31,9 @@ def initialise_from(model: nn.Module, path: Path) -> list[str]:
         raise UserError(
             f"init_from={path}: another architecture, differs in {', '.join(sorted(differing - fresh)[:3])}"
         )
+    why = "another number of classes" if fresh else "fresh_class_head=true"
+    if fresh_class_head:
+        fresh = {k for k in mine if k.startswith(CLASS_LAYER)}
     model.load_state_dict({k: v for k, v in theirs.items() if k not in fresh}, strict=False)
     notes = [f"initialised from {path}"]
-    return notes + ([f"another number of classes: {', '.join(sorted(fresh))} start fresh"] if fresh else [])
+    return notes + ([f"{why}: {', '.join(sorted(fresh))} start fresh"] if fresh else [])
