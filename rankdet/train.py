@@ -42,6 +42,7 @@ from rankdet.training.log import RunLog
 from rankdet.training.loop import StepReport, Training, train
 from rankdet.training.monitor import Monitor, first_images
 from rankdet.training.provenance import provenance
+from rankdet.training.stop import Stop
 
 OTHER_BITS = ("threads", "compile", "channels_last")  # of runtime: what rounding depends on
 
@@ -56,7 +57,9 @@ def run(cfg: DictConfig) -> None:
             if here.is_main:
                 print(f"{directory}: finished already")
             return
-        Run(cfg, directory, here).to_the_end()
+        stop = Stop(here)
+        with stop.obeyed():
+            Run(cfg, directory, here).to_the_end(stop)
 
 
 class Run:
@@ -112,8 +115,8 @@ class Run:
             cfg.micro_batch,
         )
 
-    def to_the_end(self) -> None:
-        """Trains from where the run stands to its last step, then evaluates and records it."""
+    def to_the_end(self, stop: Stop) -> None:
+        """Trains from where the run stands to its last step, then evaluates and records it; less if told to stop."""
         cfg, here, training = self.cfg, self.here, self.training
         total = training.schedule.total_steps
         notes = self.resume()
@@ -139,7 +142,8 @@ class Run:
                     log.note(note)
             if self.monitor_set is not None:
                 hooks.append(Monitor(self.monitor_set, self.evaluate, training.schedule.monitor_steps, total, log))
-            train(training, batches, [*hooks, self.checkpoint_hook()])
+            with stop.noted():
+                train(training, batches, [*hooks, self.checkpoint_hook(stop)])
             results, metrics = self.evaluate(self.test_set)
             if log:
                 self.record(results, metrics, log)
@@ -177,14 +181,15 @@ class Run:
         restore_random_state(checkpoint["random"][self.here.rank])
         return [*notes, f"continuing at step {training.step}"]
 
-    def checkpoint_hook(self) -> Callable[[StepReport], None]:
-        """A hook that saves the run every runtime.checkpoint_every steps and at the last one."""
+    def checkpoint_hook(self, stop: Stop) -> Callable[[StepReport], None]:
+        """A hook that saves the run every runtime.checkpoint_every steps, at the last one, and when it is to stop."""
         before = dict(self.seconds)
         wall, cpu = time.monotonic(), time.process_time()
 
         def hook(report: StepReport) -> None:
             last = report.step == self.training.schedule.total_steps
-            if report.step % self.cfg.runtime.checkpoint_every and not last:
+            stopping = stop.after(report.step) and not last
+            if report.step % self.cfg.runtime.checkpoint_every and not last and not stopping:
                 return
             self.seconds = {
                 "train_seconds": before["train_seconds"] + time.monotonic() - wall,
@@ -193,6 +198,9 @@ class Run:
             states = self.here.gather(random_state())
             if self.here.is_main:
                 save_checkpoint(self.directory / "checkpoints", report.step, self.state() | {"random": states})
+            if stopping:
+                self.here.barrier()  # the end of one process is that of all: not before the checkpoint is there
+                stop.leave()
 
         return hook
 

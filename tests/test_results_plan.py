@@ -183,7 +183,7 @@ def test_the_command_of_a_run(tmp_path):
     run = made_up_plan(tmp_path, printed_table(printed_row("a", 1.0))).runs()[0]
     assert command(run)[1:] == ["-m", "rankdet.train", "experiment=ap_table_2", "loss=a", "seed=0"]
     assert command(run, 1)[-2:] == ["runtime.device=cuda", "seed=0"]
-    assert command(run, 2)[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    assert command(run, 2)[1:6] == ["-m", "rankdet.torchrun", "--standalone", "--nproc-per-node=2", "-m"]
     assert (
         shown(replace(run, overrides=("data.root='a b'",)))
         == "python -m rankdet.train 'data.root='\"'\"'a b'\"'\"'' seed=0"

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from rankdet.results.queue import Interrupted, Job, Queue, failure_report
+from rankdet.results.queue import Failure, Interrupted, Job, Queue, failure_report
 
 DONE = "import pathlib; pathlib.Path('record.json').write_text('{}')"
 
@@ -141,6 +141,23 @@ if first: sys.exit(75)
     assert item.finished
 
 
+def test_a_run_that_was_stopped_is_no_failure(tmp_path):
+    """By a signal to it alone, heeded (exit code 99) or not yet heard of; the queue goes on with the others."""
+    stopped = [job(tmp_path, "raise SystemExit(99)", "early"), job(tmp_path, TERMINATED, "late")]
+    done = job(tmp_path, DONE, "done")
+    failures, text = run([*stopped, done], 1, tmp_path)
+    assert [(failure.job.name, failure.stopped) for failure in failures] == [("early", True), ("late", True)]
+    assert done.finished
+    assert "early: stopped" in text
+    assert "FAILED" not in text
+    assert failure_report(failures) == "stopped: early, late; the same command continues"
+    bad = [Failure(done, 1, ("why",))]
+    report = failure_report(failures + bad).splitlines()
+    assert report[:2] == ["stopped: early, late; the same command continues", "1 run failed:"]
+    assert len(report) == 4
+
+
+TERMINATED = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
 LAUNCHER = """
 import sys
 from pathlib import Path

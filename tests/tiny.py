@@ -90,7 +90,7 @@ def command(module: str, arguments: Sequence[str], ranks: int = 1) -> Done:
 
 def start(module: str, arguments: Sequence[str], ranks: int = 1) -> "subprocess.Popen[str]":
     """The same, begun only."""
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
+    torchrun = ["rankdet.torchrun", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
     return subprocess.Popen(
         [sys.executable, "-m", *torchrun, f"rankdet.{module}", *arguments],
         stdout=subprocess.PIPE,
@@ -123,12 +123,14 @@ def in_child(function: Callable[..., None], *arguments: object) -> int:
     return process.exitcode
 
 
-def by_two(function: Callable[[int, int, Sequence[str]], None], arguments: Sequence[str]) -> None:
-    """function(rank, port, arguments) in two processes that meet at a free port, to their end; both must succeed."""
+def by_two(
+    function: Callable[[int, int, Sequence[str]], None], arguments: Sequence[str], codes: Sequence[int] = (0, 0)
+) -> None:
+    """function(rank, port, arguments) in two processes that meet at a free port, to their end by these exit codes."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     processes = [child(function, rank, port, arguments) for rank in range(2)]
     for process in processes:
         process.join(timeout=300)
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert [process.exitcode for process in processes] == list(codes)

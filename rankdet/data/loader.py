@@ -1,5 +1,6 @@
 """Which sample goes into which step on which process, and the data loaders that follow."""
 
+import signal
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import count
@@ -177,11 +178,22 @@ def _loader(
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        worker_init_fn=_single_threaded,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # else each iterator advances torch's global generator, which resuming restores
     )
 
 
-def _single_threaded(worker_id: int = 0) -> None:
+def _single_threaded() -> None:
     """Workers are the parallelism: OpenCV's own threads would only compete, and do not survive a fork."""
     cv2.setNumThreads(0)
+
+
+def _begin_worker(_worker_id: int) -> None:
+    """A signal to the whole group of processes is the training's to act on: it has a step to finish with our batches.
+
+    Only the first one is let pass: a training that cannot end its workers otherwise sends them one, and another.
+    """
+    _single_threaded()
+    signal.signal(signal.SIGTERM, lambda signum, _frame: signal.signal(signum, signal.SIG_DFL))
+    for signum in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)

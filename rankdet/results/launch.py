@@ -16,7 +16,7 @@ def command(run: Run, gpus: int = 0) -> list[str]:
     """One training's command line. gpus: 0 takes a GPU if there is one, 1 insists on it, more are torchrun's processes.
 
     For more than one, run was planned with gpus=<n> among its overrides: splitting the batch makes it another run."""
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"] if gpus > 1 else []
+    launcher = ["rankdet.torchrun", "--standalone", f"--nproc-per-node={gpus}", "-m"] if gpus > 1 else []
     insist = ["runtime.device=cuda"] if gpus else []
     return [sys.executable, "-m", *launcher, "rankdet.train", *run.overrides, *insist, f"seed={run.seed}"]
 

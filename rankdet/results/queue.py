@@ -14,7 +14,7 @@ from types import FrameType
 from typing import IO, TextIO
 
 from rankdet.results.progress import Progress
-from rankdet.training.codes import BUSY
+from rankdet.training.codes import BUSY, STOPPED
 from rankdet.training.lock import is_taken
 
 TAIL_LINES = 8
@@ -56,6 +56,16 @@ class Failure:
     job: Job
     code: int | None
     tail: tuple[str, ...]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody else's signal ended it, so that the same command continues."""
+        return self.code in (STOPPED, -signal.SIGTERM)
+
+    @property
+    def how(self) -> str:
+        """In a word or three."""
+        return "stopped" if self.stopped else f"FAILED (exit code {self.code})"
 
 
 class Interrupted(Exception):
@@ -170,12 +180,12 @@ class Queue:
             child.log.close()
             if child.job.finished:
                 continue
-            if code == BUSY or is_taken(child.job.directory):  # torchrun makes every exit code 1
+            if code == BUSY or is_taken(child.job.directory):  # of several processes another one's end may be told
                 self.elsewhere.append((time.monotonic() + self.retry, child.job))
                 self.progress.note(f"{child.job.name}: another process is training it; waiting for it")
             else:
                 self.failures.append(Failure(child.job, code, _tail(child)))
-                self.progress.ended(f"{child.job.name}: FAILED (exit code {code})", len(child.missing))
+                self.progress.ended(f"{child.job.name}: {self.failures[-1].how}", len(child.missing))
 
     def _note_records(self, child: _Child) -> None:
         before, child.missing = child.missing, child.job.missing()
@@ -214,11 +224,14 @@ class Queue:
 
 
 def failure_report(failures: Sequence[Failure]) -> str:
-    """What failed, with the last lines of each log and where the rest of it is."""
-    lines = [f"{len(failures)} run{'s' if len(failures) > 1 else ''} failed:"]
-    for failure in failures:
-        ended = f"exit code {failure.code}; {failure.job.directory / 'log.txt'} ends in"
-        lines.append(f"  {failure.job.name}:{'' if failure.code is None else f' {ended}'}")
+    """What was stopped, and what failed, with the last lines of each log and where the rest of it is."""
+    stopped = [failure.job.name for failure in failures if failure.stopped]
+    failed = [failure for failure in failures if not failure.stopped]
+    lines = [f"stopped: {', '.join(stopped)}; the same command continues"] if stopped else []
+    lines += [f"{len(failed)} run{'s' if len(failed) > 1 else ''} failed:"] if failed else []
+    for failure in failed:
+        ended = f" exit code {failure.code}; {failure.job.directory / 'log.txt'} ends in"
+        lines.append(f"  {failure.job.name}:{'' if failure.code is None else ended}")
         lines += [f"    | {line}" for line in failure.tail]
     return "\n".join(lines)
 

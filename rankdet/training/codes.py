@@ -2,3 +2,4 @@
 
 NOT_FINITE = 3  # the loss or a gradient was not finite: an outcome, not a fault of the program
 BUSY = 75  # another process is training this run (EX_TEMPFAIL)
+STOPPED = 99  # told to stop; the same command continues (what Grid Engine puts a job back into its queue for)

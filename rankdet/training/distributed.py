@@ -21,6 +21,7 @@ class World:
     rank: int
     size: int
     device: torch.device
+    store: dist.Store | None = None  # at which the processes met, if there are several
 
     @property
     def is_main(self) -> bool:
@@ -102,10 +103,12 @@ def world(device: str, gpus: int) -> Iterator[World]:
     if size == 1:
         yield World(0, 1, target)
         return
+    store, rank, _ = next(dist.rendezvous("env://"))
+    own = dist.PrefixStore("processes", store)
     if target.type == "cuda":
         torch.cuda.set_device(target)
-        dist.init_process_group("nccl", device_id=target)
+        dist.init_process_group("nccl", store=own, rank=rank, world_size=size, device_id=target)
     else:
-        dist.init_process_group("gloo")
-    yield World(dist.get_rank(), size, target)
+        dist.init_process_group("gloo", store=own, rank=rank, world_size=size)
+    yield World(rank, size, target, store)
     dist.destroy_process_group()  # not after an error: see leave()
