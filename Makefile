@@ -13,6 +13,9 @@ RUN      ?=
 RESULTS  ?=
 SERVER   ?=
 NAME     ?=
+TABLE    ?=
+ROW      ?=
+SEED     ?= 0
 PORT     ?= 6006
 
 BIN   := $(VENV)/bin
@@ -20,7 +23,7 @@ STAMP := $(VENV)/.installed
 PY    := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-theory data-voc data-coco check-data profile-loading benchmark submission profile-loss sweep tune report publish tensorboard test test-full test-full-rest stress lint format clean
+.PHONY: help setup reproduce-theory data-voc data-coco check-data profile-loading benchmark submission enter-result profile-loss sweep tune report publish tensorboard test test-full test-full-rest stress lint format clean
 
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -69,6 +72,14 @@ benchmark: $(STAMP) ## a training step, time and memory, beside torchvision's (A
 
 submission: $(STAMP) ## the archive for SERVER=voc|coco from RUN or RESULTS, named NAME (ARGS="data=voc07pp12 ...")
 	@$(PY) scripts/submission.py --server "$(SERVER)" --name "$(NAME)" --run "$(RUN)" --results "$(RESULTS)" $(ARGS)
+
+# Of what the command line sets, all but these are columns of the table with their numbers. Make puts a backslash before
+# the blanks of a value.
+SPACE   := $(subst ,, )
+NUMBERS  = $(filter-out PAPER=% TABLE=% ROW=% SEED=% DATA=% GPUS=% ARGS=% VENV=% PYTHON=%,$(subst \$(SPACE),_,$(MAKEOVERRIDES)))
+
+enter-result: $(STAMP) ## store what a server returned for ROW of TABLE and SEED, in percent (AP50=83.1 or AP=37.4 AP50=...)
+	@$(PY) scripts/enter_result.py "table-$(TABLE)" "$(ROW)" --seed "$(SEED)" --paper $(PAPER) --data "$(DATA)" --gpus $(GPUS) --overrides "$(ARGS)" $(NUMBERS)
 
 sweep: $(STAMP) ## test the finished run RUN under several settings (ARGS="evaluation.score_threshold=0.0,0.01,0.05")
 	@$(PY) scripts/sweep.py "run=$(RUN)" $(ARGS)

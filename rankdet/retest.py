@@ -1,7 +1,8 @@
 """python -m rankdet.retest run=DIR conditions=NAME[,NAME...] [device=auto] [key=value ...]: a run tested again.
 
 Conditions are those of rankdet/robustness/conditions.py. Further settings change the test, e.g. data.root=PATH or
-evaluation.score_threshold=0.1. Writes DIR/retests/<name>.json for each, and pictures of what the detector was shown.
+evaluation.score_threshold=0.1. Writes DIR/retests/<name>.json for each, pictures of what the detector was shown and,
+where an evaluation server keeps the split's objects, the detections.
 """
 
 import sys
@@ -17,6 +18,7 @@ from rankdet.data.augment import Augment
 from rankdet.data.dataset import DetectionDataset
 from rankdet.data.records import data_hash
 from rankdet.errors import UserError
+from rankdet.evaluation.results import save_results
 from rankdet.files import write_json
 from rankdet.results.reading import read_json
 from rankdet.results.retests import FOLDER, Retest, file_hash
@@ -54,6 +56,8 @@ def main() -> None:
             retest = Retest(condition, test)
             caption = f"{retest.name}: {CONDITIONS[condition]}{outcome.note}"
             save_picture(strip(outcome.pictures, caption), picture(directory, retest))
+            if outcome.results is not None and not suite.test.labelled:
+                save_results(outcome.results, retest.detections(directory))
             content = {
                 "condition": condition,
                 "overrides": list(test),

@@ -15,6 +15,7 @@ from rankdet.results.records import run_records
 from rankdet.results.registry import load_registry
 from rankdet.results.render import markdown
 from rankdet.results.retests import has_retests, local, outstanding, planned_retests, with_retests
+from rankdet.results.submissions import submit, with_returned_alone
 from rankdet.results.tables import collect
 from rankdet.results.today import data_hashes
 
@@ -52,7 +53,7 @@ def dry_run(plan: Plan, gpus: int) -> int:
 
 
 def reproduce(plan: Plan, jobs: int, gpus: int, root: Path) -> int:
-    """Trains and tests what is missing, prints the table and saves it under runs/tables/."""
+    """Trains and tests what is missing, prints the table, saves it under runs/tables/, and says what to submit."""
     runs = plan.runs()
     today = data_hashes(runs)  # a folder, or the program that draws, may have changed since the runs
     failures = run_all(runs, jobs, gpus, root)
@@ -60,9 +61,12 @@ def reproduce(plan: Plan, jobs: int, gpus: int, root: Path) -> int:
     if has_retests(plan.manifest):
         failures += retest_all(planned_retests(plan), jobs, gpus, root)
         table = with_retests(table, local)
+    table = with_returned_alone(table)
     print(markdown(table))
     for path in save_table(table, root / "runs" / "tables" / plan.manifest.paper):
         print(f"saved {path.relative_to(root)}")
+    for line in submit(plan, root):
+        print(line)
     if failures:
         print(failure_report(failures), file=sys.stderr)
     return 1 if failures else 0

@@ -10,9 +10,8 @@ from rankdet.build import open_source
 from rankdet.config import compose, load, merge_dotlist
 from rankdet.errors import UserError
 from rankdet.evaluation.results import load_results
-from rankdet.evaluation.submission.coco import coco_path, write_coco
+from rankdet.evaluation.submission.archive import archive_path, write_archive
 from rankdet.evaluation.submission.images import COCO, VOC, ImageInfo, doubts, info_of, read_image_info
-from rankdet.evaluation.submission.voc import voc_path, write_voc
 from rankdet.results.front import exit_code
 
 SPLITS = {VOC: "test", COCO: "test-dev"}  # what configs/data calls the servers' splits
@@ -45,16 +44,13 @@ def act(args: argparse.Namespace) -> int:
     if bool(args.run) == bool(args.results):
         raise UserError("give either RUN=path/to/a/run or RESULTS=path/to/results.json")
     split = args.split or SPLITS[args.server]
-    path = (coco_path if args.server == COCO else voc_path)(args.output, args.name)
+    path = archive_path(args.server, args.output, args.name)
     results_file = Path(args.results) if args.results else Path(args.run) / "evaluation" / split / "detections.json"
     if args.run and not results_file.is_file():
         raise UserError(f"{results_file}: not there: python -m rankdet.evaluate run={args.run} split={split} makes it")
     results = load_results(results_file)
     info = _info(args, split)
-    try:
-        (write_coco if args.server == COCO else write_voc)(results, info, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); set --output") from error
+    write_archive(args.server, results, info, path)
     for line in doubts(info, args.server, results):
         print(f"note: {line}")
     print(

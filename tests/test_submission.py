@@ -20,7 +20,6 @@ from rankdet.evaluation.submission import coco, voc
 from rankdet.evaluation.submission.coco import coco_path, read_coco, write_coco
 from rankdet.evaluation.submission.images import (
     COCO,
-    SERVERS,
     VOC,
     ImageInfo,
     doubts,
@@ -31,6 +30,7 @@ from rankdet.evaluation.submission.images import (
 from rankdet.evaluation.submission.round_trip import require_same
 from rankdet.evaluation.submission.voc import read_voc, voc_path, write_voc
 from rankdet.evaluation.voc import voc_metrics
+from rankdet.results.datasets import load_datasets
 from rankdet.results.registry import load_registry
 
 INFO = ImageInfo({0: "2008_000001.jpg", 1: "2008_000004.jpg", 2: "2009_000032.jpg"}, {1: "cat", 2: "dog", 3: "sofa"})
@@ -280,15 +280,17 @@ def test_a_round_trip_that_loses_something_is_noticed(tmp_path, monkeypatch):
 def test_every_server_row_of_the_registry_has_a_server(repo):
     """The authors' own rows whose annotations a server keeps: 2 + 3 + 2 + 8 + 4 + 3 of AP-loss, 7 of aLRP, 5 of DR."""
     registry = load_registry(repo / "experiments" / "registry.yaml")
+    sets = load_datasets(repo / "experiments" / "datasets.yaml")
+    servers = {key: one.server for key, one in sets.items() if one.server}
     rows = {}
     for table in registry.tables.values():
         for row in table.own_rows():
-            if row.dataset in SERVERS:
-                rows.setdefault(table.id, []).append(SERVERS[row.dataset])
+            if row.dataset in servers:
+                rows.setdefault(table.id, []).append(servers[row.dataset])
             else:
                 assert "test-dev" not in row.dataset, (table.id, row.key)
                 assert not row.dataset.startswith("voc12"), (table.id, row.key)
-    assert {table: sorted(servers) for table, servers in rows.items()} == {
+    assert {table: sorted(names) for table, names in rows.items()} == {
         "ap-loss/table-5": 2 * [VOC],
         "ap-loss/table-6": 3 * [COCO],
         "ap-loss/table-7": 2 * [VOC],

@@ -12,6 +12,7 @@ from rankdet.errors import UserError
 from rankdet.results.reading import check_keys, read_yaml
 
 MINI = ("mini", "mini_long")
+SERVERS = ("voc", "coco")
 MAIN = "voc07-test"  # the data set of a table that DATA= is about where it names no other
 
 
@@ -27,13 +28,15 @@ class DataChoice:
 class PrintedSet:
     """A printed data set. title: in tables. mini, paper: what stands for it under the protocols.
 
-    settings: of the paper protocol's trainings for it, whatever they are trained on."""
+    settings: of the paper protocol's trainings for it, whatever they are trained on. server: of SERVERS, the one that
+    keeps the objects of paper's test split; None where they are at hand."""
 
     key: str
     title: str
     mini: DataChoice
     paper: DataChoice
     settings: tuple[str, ...]
+    server: str | None
 
     def own(self, protocol: str) -> DataChoice:
         """What stands for it under a protocol."""
@@ -52,7 +55,9 @@ def load_datasets(path: Path) -> Mapping[str, PrintedSet]:
         raise UserError(f"{path}: expected a mapping from printed data sets to what stands for them")
     found = {}
     for key, value in raw.items():
-        entry = check_keys(value, f"{path}: {key}", ("title", "mini", "paper"), ("split", "schedule"))
+        entry = check_keys(value, f"{path}: {key}", ("title", "mini", "paper"), ("split", "schedule", "server"))
+        if entry.get("server", "voc") not in SERVERS:
+            raise UserError(f"{path}: {key}.server: {entry['server']!r} is not one of {', '.join(SERVERS)}")
         for protocol in ("mini", "paper"):
             if entry[protocol] not in named_sets():
                 known = ", ".join(named_sets())
@@ -64,7 +69,7 @@ def load_datasets(path: Path) -> Mapping[str, PrintedSet]:
         mini, paper = (f"data={entry[protocol]}" for protocol in ("mini", "paper"))
         found[str(key)] = PrintedSet(
             str(key), str(entry["title"]), DataChoice(entry["mini"], (mini,)),
-            DataChoice(entry["paper"], (paper, *split)), settings,
+            DataChoice(entry["paper"], (paper, *split)), settings, entry.get("server"),
         )  # fmt: skip
     return found
 

@@ -179,7 +179,7 @@ def _order(table: Table) -> list[str]:
     lines = [_ordering_line(item, metric) for metric, items in found.items() for item in items]
     if not lines:
         return []
-    if any(row.status in ("partial", "stale", "not run") for row in table.rows):
+    if any(row.status in ("partial", "stale", "waiting", "not run") for row in table.rows):
         lines.append("Some runs are missing or stale; the order above is that of the current ones.")
     return lines
 

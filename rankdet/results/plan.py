@@ -1,5 +1,6 @@
 """From a manifest to runs: which trainings stand behind every row."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,13 +20,14 @@ MISSING = object()
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A printed row and the runs behind ours; no runs: why says so."""
+    """A printed row and the runs behind ours; no runs: why says so. server: the evaluation server that measures it."""
 
     table: PrintedTable
     printed: PrintedRow
     runs: tuple[Run, ...]
     why: str | None
     same_run_as: str | None
+    server: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,20 @@ def make_plan(
             if first not in runs:
                 runs[first] = planner.runs(manifest, entry, printed.dataset, chosen[printed.dataset], manifest.seeds)
         planned = runs[entry.trained_as, printed.dataset] if entry is not None and why is None else ()
-        rows.append(PlannedRow(table, printed, planned, why, entry.same_run_as if entry else None))
+        server = _server(manifest, printed, protocol, chosen) if planned else None
+        rows.append(PlannedRow(table, printed, planned, why, entry.same_run_as if entry else None, server))
     for item in args:
         if runs and item not in planner.concerned:
             raise UserError(f"ARGS: {item!r}: no loss of this table has that setting")
     whole = chosen == stand_ins(manifest.datasets.values(), protocol, None)
     main = chosen.get(MAIN) or next(iter(chosen.values()))
     return Plan(manifest, protocol, main, args, planner.tunings, tuple(rows), whole)
+
+
+def _server(manifest: Manifest, printed: PrintedRow, protocol: str, chosen: Mapping[str, DataChoice]) -> str | None:
+    """Who measures a row's detections, where its test split is one without objects."""
+    one = manifest.datasets[printed.dataset]
+    return one.server if protocol == "paper" and chosen[printed.dataset] == one.paper else None
 
 
 def _concerns(row: ManifestRow, item: str) -> bool:

@@ -28,7 +28,8 @@ def plot_table(table: Table, path: Path) -> None:
     """Writes a PNG: a panel per metric, a pair of bars per row that the protocol can do. Equal tables, equal bytes."""
     plan = table.plan
     rows = [row for row in table.rows if row.planned.why is None]
-    metrics = list(plan.manifest.tables[0].columns)
+    columns = list(plan.manifest.tables[0].columns)
+    metrics = [column for column in columns if any(row.score(column) for row in rows)] or columns[:PANELS]
     places = _places(rows)
     across, down = min(len(metrics), PANELS), math.ceil(len(metrics) / PANELS)
     height = 2.0 + 0.52 * (places[-1] + 1 if rows else 1) + (down - 1) * (1.2 + 0.52 * len(places))
@@ -68,7 +69,8 @@ def _panel(axis: Axes, rows: Sequence[TableRow], places: Sequence[float], metric
     for row, place in zip(rows, places, strict=True):
         score, printed = row.score(metric), row.planned.printed.values.get(metric)
         if score is None:
-            axis.text(0, place - HEIGHT / 2, " not run", va="center", fontsize=8, color=EDGE)
+            text = " waiting for the server" if row.status == "waiting" else " not run"
+            axis.text(0, place - HEIGHT / 2, text, va="center", fontsize=8, color=EDGE)
         else:
             ends.append(_our_bar(axis, place - HEIGHT / 2, score, STALE if row.status == "stale" else OURS))
         if printed is not None:

@@ -12,7 +12,7 @@ from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
 from rankdet.results.plan import Plan, make_plan
 from rankdet.results.reading import check_keys, read_json, read_yaml
-from rankdet.results.records import Record, published_records, read_record, superseded
+from rankdet.results.records import Record, published_records, read_finished, superseded
 from rankdet.results.registry import load_registry
 from rankdet.results.retests import (
     FOLDER,
@@ -20,10 +20,11 @@ from rankdet.results.retests import (
     has_retests,
     planned_retests,
     published,
-    read_retest,
+    read_finished_retest,
     with_retests,
 )  # fmt: skip
 from rankdet.results.runs import Run
+from rankdet.results.submissions import with_returned_alone
 from rankdet.results.tables import Table, collect
 
 
@@ -97,7 +98,7 @@ def copy_records(runs: Iterable[Run], folder: Path) -> None:
     for run in runs:
         if not run.finished:
             continue
-        record = read_record(run.directory / "record.json")
+        record = read_finished(run.directory)
         overrides = [item for item in run.overrides if not item.startswith("data.root=")]
         content = record.content | {"overrides": overrides, "tuned": list(run.tuned)}
         older = superseded(run, published_records(folder))
@@ -111,7 +112,7 @@ def copy_retests(retests: Mapping[Run, Sequence[Retest]], folder: Path) -> None:
 
     Removes the files of trainings whose record is no longer there."""
     for run, wanted in retests.items():
-        found = {retest.name: read_retest(retest.path(run.directory)) for retest in wanted if run.finished}
+        found = {retest.name: read_finished_retest(run.directory, retest) for retest in wanted if run.finished}
         found = {name: content for name, content in found.items() if content is not None}
         path = folder / FOLDER / f"{run.name}-seed{run.seed}.json"
         if found:
@@ -136,4 +137,4 @@ def _plan(entry: Published, root: Path) -> Plan:
 def _table(plan: Plan, root: Path) -> Table:
     records: list[Record] = [record for folder in by_folder(plan, root) for record in published_records(folder)]
     table = collect(plan, records)
-    return with_retests(table, published) if has_retests(plan.manifest) else table
+    return with_returned_alone(with_retests(table, published) if has_retests(plan.manifest) else table)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rankdet.results.reading import check_keys, read_json
+from rankdet.results.returned import with_returned
 from rankdet.results.runs import Run
 from rankdet.results.tuning import TUNED_KEYS
 
@@ -53,7 +54,14 @@ def read_record(path: Path) -> Record:
 
 def run_records(runs: Iterable[Run]) -> list[Record]:
     """The records that lie in the runs' own directories."""
-    return [read_record(run.directory / "record.json") for run in runs if run.finished]
+    return [read_finished(run.directory) for run in runs if run.finished]
+
+
+def read_finished(directory: Path) -> Record:
+    """A finished run's record, with what an evaluation server returned for its test, if anything."""
+    record = read_record(directory / "record.json")
+    detections = directory / "evaluation" / record["split"] / "detections.json"
+    return Record(record.path, with_returned(record.content, detections))
 
 
 def published_records(folder: Path) -> list[Record]:

@@ -59,7 +59,7 @@ def note(row: TableRow) -> str:
     notes = []
     if row.status == "not run":
         notes.append("not run")
-    elif row.status != "stale" and len(row.shown) < len(planned.runs):
+    elif row.status not in ("stale", "waiting") and len(row.shown) < len(planned.runs):
         notes.append(f"{len(row.shown)} of {len(planned.runs)} seeds")
     reasons = dict.fromkeys(reason for found in row.matches for reason in found.stale)
     if row.status == "stale":
@@ -72,6 +72,7 @@ def note(row: TableRow) -> str:
         notes.append(f"not tested: {', '.join(left)}")
     short = [record for record in row.shown if record["steps"] < record["planned_steps"]]
     notes += [f"stopped at step {record['steps']} of {record['planned_steps']}" for record in short]
+    notes += row.remarks
     if planned.same_run_as:
         notes.append(f"same runs as {planned.same_run_as}")
     return "; ".join(notes)

@@ -13,6 +13,7 @@ from rankdet.results.plan import Plan
 from rankdet.results.reading import check_keys, read_json
 from rankdet.results.records import Match, Record
 from rankdet.results.registry import PrintedRow
+from rankdet.results.returned import with_returned
 from rankdet.results.runs import Run
 from rankdet.results.tables import Table, TableRow
 from rankdet.robustness.conditions import ORIGINAL, SUITE_VERSION
@@ -49,6 +50,10 @@ class Retest:
     def path(self, run: Path) -> Path:
         """Its record in a run's directory."""
         return run / FOLDER / f"{self.name}.json"
+
+    def detections(self, run: Path) -> Path:
+        """What it found on a split whose objects an evaluation server keeps."""
+        return run / FOLDER / "detections" / f"{self.name}.json"
 
 
 Tests = dict[Run, list[Retest]]
@@ -159,7 +164,13 @@ def _match(found: Match, tests: dict[str, tuple[Retest, str]], find: Finder) -> 
 
 def local(record: Record, retest: Retest) -> Content | None:
     """The test's record in the directory of the run whose record.json this is."""
-    return read_retest(retest.path(record.path.parent))
+    return read_finished_retest(record.path.parent, retest)
+
+
+def read_finished_retest(directory: Path, retest: Retest) -> Content | None:
+    """A test's record in a run's directory, with what an evaluation server returned for it, if anything."""
+    content = read_retest(retest.path(directory))
+    return None if content is None else with_returned(content, retest.detections(directory))
 
 
 def published(record: Record, retest: Retest) -> Content | None:

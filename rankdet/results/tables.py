@@ -25,6 +25,8 @@ class TableRow:
 
     planned: PlannedRow
     matches: tuple[Match, ...]
+    waiting: int = 0  # finished runs without their numbers, which an evaluation server has yet to return
+    remarks: tuple[str, ...] = ()  # to be shown beside it
 
     @property
     def current(self) -> list[Record]:
@@ -48,11 +50,11 @@ class TableRow:
 
     @property
     def status(self) -> str:
-        """done | partial (seeds are missing) | stale | not run | not done (planned.why)."""
+        """done | partial (seeds are missing) | stale | waiting | not run | not done (planned.why)."""
         if self.planned.why is not None:
             return "not done"
         if not self.matches:
-            return "not run"
+            return "waiting" if self.waiting else "not run"
         if not self.current:
             return "stale"
         return "done" if len(self.current) == len(self.planned.runs) else "partial"

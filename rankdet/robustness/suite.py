@@ -1,6 +1,6 @@
 """One trained detector under one test condition: metrics, and pictures of what it was shown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from rankdet.evaluation.coco import coco_ground_truth
 from rankdet.evaluation.inference import detect_all
 from rankdet.evaluation.matches import coco_matches
 from rankdet.evaluation.metrics import all_metrics
+from rankdet.evaluation.results import Result
 from rankdet.robustness import adversarial
 from rankdet.robustness.altered import AlteredImages
 from rankdet.robustness.conditions import ADVERSARIAL, CONDITIONS, DEEPFOOL, ORIGINAL, SEED
@@ -44,12 +45,13 @@ ALTERATIONS: dict[str, Alteration] = {
 class Outcome(NamedTuple):
     """metrics: fractions, and for DeepFool see Suite.fool. pictures: [h, w, 3] in about 0..255, for looking.
 
-    note: what else than the altered images they show.
+    note: what else than the altered images they show. results: the detections, where a condition has them.
     """
 
     metrics: dict[str, float | None]
     pictures: list[np.ndarray]
     note: str = ""
+    results: Sequence[Result] | None = None
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Suite:
         altered = AlteredImages(self.test, self.views, self.alteration(condition), SEED)
         batches = evaluation_loader(altered, IMAGES, num_workers=self.num_workers)
         results = detect_all(self.detector, batches, self.test.category_ids, self.device)
-        return Outcome(all_metrics(self.test, results), some_pictures(altered))
+        return Outcome(all_metrics(self.test, results), some_pictures(altered), results=results)
 
     def originals(self) -> list[np.ndarray]:
         """The images of which a condition's pictures show what it made."""

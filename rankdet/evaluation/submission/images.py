@@ -10,8 +10,6 @@ from rankdet.evaluation.ground_truth import check_ground_truth, read_json
 from rankdet.evaluation.results import Result, check_results
 
 VOC, COCO = "voc", "coco"
-# Data sets of experiments/registry.yaml whose annotations an evaluation server keeps.
-SERVERS = {"voc12-test": VOC, "coco-test-dev": COCO}
 # Images of these test sets, as devkit and image_info_test-dev2017.json list them.
 NUM_IMAGES = {VOC: 10991, COCO: 20288}
 NUM_CLASSES = {VOC: 20, COCO: 80}
