@@ -41,11 +41,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that ended without its records. code: exit code, negative for a signal. tail: the log's last lines."""
+    """A job that ended without its records. code: exit code, negative for a signal. tail: the log's last lines.
+
+    log: where it printed, if not to directory/log.txt.
+    """
 
     job: Job
     code: int
     tail: tuple[str, ...]
+    log: Path | None = None
 
     @property
     def stopped(self) -> bool:
@@ -74,10 +78,11 @@ class _Child:
     log: IO[bytes]
     log_start: int
     missing: list[Path]  # when last looked at
+    gpus: str | None
 
 
 class Queue:
-    """Runs jobs, workers at a time, and waits for those that another process has in hand.
+    """Runs jobs, workers at a time, each on GPUs of its own, and waits for those that another process has in hand.
 
     Finished jobs are skipped. A failed one does not stop the others. In seconds: poll, between looks at the children;
     retry, until a job that was busy elsewhere is tried again; grace, from SIGTERM to SIGKILL when stopped.
@@ -94,8 +99,11 @@ class Queue:
         retry: float = 10.0,
         grace: float = 30.0,
         work: str = "runs to train",
+        gpus: Sequence[str] = (),
     ) -> None:
-        """Starts nothing yet. workers >= 1. work: what the records that the jobs write are called."""
+        """Starts nothing yet. workers >= 1. work: what the records that the jobs write are called.
+
+        gpus: CUDA_VISIBLE_DEVICES of each worker's jobs; none: they see what we see."""
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self.jobs = list(jobs)
@@ -105,6 +113,7 @@ class Queue:
         total = sum(len(job.records) or 1 for job in self.jobs)
         left = sum(len(job.missing()) for job in self.waiting)
         self.progress = Progress(total, left, workers, stream or sys.stderr, work)
+        self.free: deque[str | None] = deque(gpus or [None] * workers)
         self.elsewhere: deque[tuple[float, Job]] = deque()  # (not to be tried before, job)
         self.children: list[_Child] = []
         self.failures: list[Failure] = []
@@ -137,6 +146,9 @@ class Queue:
             job.directory.mkdir(parents=True, exist_ok=True)
             log = (job.directory / "log.txt").open("ab")
             environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+            gpus = self.free.popleft()
+            if gpus is not None:
+                environment["CUDA_VISIBLE_DEVICES"] = gpus
             process = subprocess.Popen(
                 job.command,
                 cwd=self.cwd,
@@ -146,7 +158,7 @@ class Queue:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that a signal reaches all of torchrun's processes, and Ctrl-C us alone
             )
-            self.children.append(_Child(job, process, log, log.tell(), job.missing()))
+            self.children.append(_Child(job, process, log, log.tell(), job.missing(), gpus))
 
     def _reap(self) -> None:
         for child in list(self.children):
@@ -155,6 +167,7 @@ class Queue:
             if code is None:
                 continue
             self.children.remove(child)
+            self.free.append(child.gpus)
             child.log.close()
             if child.job.finished:
                 continue
@@ -208,7 +221,8 @@ def failure_report(failures: Sequence[Failure]) -> str:
     lines = [f"stopped: {', '.join(stopped)}; the same command continues"] if stopped else []
     lines += [f"{len(failed)} run{'s' if len(failed) > 1 else ''} failed:"] if failed else []
     for failure in failed:
-        lines.append(f"  {failure.job.name}: exit code {failure.code}; {failure.job.directory / 'log.txt'} ends in")
+        log = failure.log or failure.job.directory / "log.txt"
+        lines.append(f"  {failure.job.name}: exit code {failure.code}; {log} ends in")
         lines += [f"    | {line}" for line in failure.tail]
     return "\n".join(lines)
 
