@@ -6,6 +6,10 @@ PROTOCOL ?= mini
 DATA     ?=
 JOBS     ?= 2
 GPUS     ?= 0
+NODES    ?= 1
+RDZV     ?=
+LAUNCHER ?= queue
+SLURM    ?=
 ARGS     ?=
 PAPER    ?= ap-loss
 DETECTOR ?= retinanet
@@ -20,6 +24,7 @@ PORT     ?= 6006
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WHERE := --jobs $(JOBS) --gpus $(GPUS) --nodes $(NODES) --rendezvous "$(RDZV)" --launcher $(LAUNCHER) --slurm "$(SLURM)"
 PY    := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
@@ -30,7 +35,8 @@ help: ## show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /\1\t/; s/%/N/' | awk -F'\t' '{printf "  %-20s %s\n", $$1, $$2}'
 	@echo "variables: PROTOCOL=mini|mini_long|paper  JOBS=2 (trainings at once)"
 	@echo "           DATA=voc0712|...|path/to/a/VOC-or-COCO/folder (else each row has its own data set)"
-	@echo "           GPUS=0 (GPUs per training)  ARGS=\"loss.delta=0.5 ...\"  VENV=.venv  PYTHON=python3"
+	@echo "           GPUS=0 (GPUs per training)  NODES=2 RDZV=HOST:PORT (two machines per training)  LAUNCHER=slurm SLURM=\"partition=gpu ...\""
+	@echo "           ARGS=\"loss.delta=0.5 ...\"  VENV=.venv  PYTHON=python3"
 
 setup: $(STAMP) ## make the virtual environment and install what requirements.txt pins
 
@@ -44,10 +50,10 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 reproduce-table-%: $(STAMP) ## train and test what is missing for table N of PAPER, then print and save the table
-	@$(PY) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(PY) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" $(WHERE) $(ARGS)
 
 reproduce-figure-%: $(STAMP) ## train what is missing for figure N of PAPER, then print, plot and save it
-	@$(PY) scripts/figure.py figure-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(PY) scripts/figure.py figure-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" $(WHERE) $(ARGS)
 
 reproduce-theory: $(STAMP) ## check the papers' formulas and theorems: "holds", or where not (ARGS="AP-P2 ...": only those)
 	@$(PY) scripts/theory.py $(ARGS)
@@ -79,7 +85,7 @@ SPACE   := $(subst ,, )
 NUMBERS  = $(filter-out PAPER=% TABLE=% ROW=% SEED=% DATA=% GPUS=% ARGS=% VENV=% PYTHON=%,$(subst \$(SPACE),_,$(MAKEOVERRIDES)))
 
 enter-result: $(STAMP) ## store what a server returned for ROW of TABLE and SEED, in percent (AP50=83.1 or AP=37.4 AP50=...)
-	@$(PY) scripts/enter_result.py "table-$(TABLE)" "$(ROW)" --seed "$(SEED)" --paper $(PAPER) --data "$(DATA)" --gpus $(GPUS) --overrides "$(ARGS)" $(NUMBERS)
+	@$(PY) scripts/enter_result.py "table-$(TABLE)" "$(ROW)" --seed "$(SEED)" --paper $(PAPER) --data "$(DATA)" --overrides "$(ARGS)" $(NUMBERS)
 
 sweep: $(STAMP) ## test the finished run RUN under several settings (ARGS="evaluation.score_threshold=0.0,0.01,0.05")
 	@$(PY) scripts/sweep.py "run=$(RUN)" $(ARGS)

@@ -1,5 +1,7 @@
 """What the commands share: one clear line and an exit code for the user's mistakes, and Hydra's flags where wanted."""
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from omegaconf import DictConfig
 
 from rankdet.config import CONFIG_DIR, checked, compose
 from rankdet.errors import UserError
-from rankdet.training.codes import NOT_FINITE
+from rankdet.training.codes import BUSY, NOT_FINITE
 from rankdet.training.distributed import leave
 
 P = ParamSpec("P")
@@ -32,6 +34,15 @@ def command(main: Callable[P, None]) -> Callable[P, None]:
         except (UserError, FloatingPointError) as error:
             print(f"error: {error}", file=sys.stderr)
             leave(USER_ERROR if isinstance(error, UserError) else NOT_FINITE)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                traceback.print_exc()
+                leave(1)
+            print(
+                f"error: {error.filename or ''}: {error.strerror}; make room, the same command continues",
+                file=sys.stderr,
+            )
+            leave(USER_ERROR)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             leave(INTERRUPTED)
@@ -57,11 +68,40 @@ def hydra_command(run: Callable[[DictConfig], None]) -> None:
         run(compose(arguments))
         return
 
-    @command
-    def task(cfg: DictConfig) -> None:
-        run(checked(cfg, HydraConfig.get().runtime.choices))
+    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(hydra_task(run))()
 
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(task)()
+
+def hydra_task(run: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """What Hydra calls with a config that it composed, here or, by submitit, as a job of Slurm's."""
+
+    def task(cfg: DictConfig) -> None:
+        def action() -> None:
+            run(checked(cfg, HydraConfig.get().runtime.choices))
+
+        if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            slurm_job(action)
+        else:
+            command(action)()
+
+    return task
+
+
+def slurm_job(action: Callable[[], None]) -> None:
+    """Runs a training as the Slurm job in which submitit started this process.
+
+    What it raises goes back to who submitted it. Of several processes of a job, which meet here, each leaves at once
+    instead, and Slurm ends the others. A run that is finished, or in other hands, is no failure.
+    """
+    import submitit  # an optional extra that nothing else needs
+
+    if submitit.JobEnvironment().num_tasks > 1:
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        action = command(action)
+    try:
+        action()
+    except SystemExit as end:
+        if end.code not in (0, BUSY):
+            raise
 
 
 def settings(

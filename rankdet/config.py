@@ -55,6 +55,7 @@ COUNTS = {
     "batch_size": 1,
     "micro_batch": 0,
     "gpus": 0,
+    "runtime.split": 1,
     "runtime.threads": 1,
     "runtime.num_workers": 0,
     "runtime.log_every": 1,

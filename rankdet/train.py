@@ -42,16 +42,22 @@ from rankdet.training.log import RunLog
 from rankdet.training.loop import StepReport, Training, train
 from rankdet.training.monitor import Monitor, first_images
 from rankdet.training.provenance import provenance
+from rankdet.training.split import require_separate_images
 from rankdet.training.stop import Stop
 
-OTHER_BITS = ("threads", "compile", "channels_last")  # of runtime: what rounding depends on
+OTHER_BITS = ("threads", "compile", "channels_last", "split")  # of runtime: what rounding depends on
 
 
 def run(cfg: DictConfig) -> None:
     """Trains, evaluates and records the run of cfg, or what is missing of it."""
     directory = run_directory(cfg)
     torch.set_num_threads(cfg.runtime.threads)
-    with world(cfg.runtime.device, cfg.gpus) as here, run_lock(directory) if here.is_main else nullcontext():
+    if cfg.gpus > 1 and cfg.runtime.split > 1:
+        raise UserError(f"gpus={cfg.gpus} and runtime.split={cfg.runtime.split}: one of them must be 1")
+    with (
+        world(cfg.runtime.device, max(cfg.gpus, cfg.runtime.split)) as here,
+        run_lock(directory) if here.is_main else nullcontext(),
+    ):
         here.barrier()
         if here.broadcast((directory / "record.json").is_file()):
             if here.is_main:
@@ -94,6 +100,8 @@ class Run:
     def new_training(self) -> Training:
         """The training at step 0."""
         cfg, model = self.cfg, self.detector.model
+        if cfg.runtime.split > 1:
+            require_separate_images(model)
         trainable = [p for p in model.parameters() if p.requires_grad]
         if cfg.runtime.compile:  # evaluation goes through the detector's own
             model = compiled(model, self.here.device)
@@ -113,6 +121,7 @@ class Run:
             cfg.clip_grad_norm,
             self.here.size,
             cfg.micro_batch,
+            self.here if cfg.runtime.split > 1 else None,
         )
 
     def to_the_end(self, stop: Stop) -> None:
@@ -178,7 +187,8 @@ class Run:
         training.optimizer.load_state_dict(checkpoint["optimizer"])
         training.scaler.load_state_dict(checkpoint["scaler"])
         training.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
-        restore_random_state(checkpoint["random"][self.here.rank])
+        states = checkpoint["random"]
+        restore_random_state(states[self.here.rank % len(states)])  # of as many processes, or runtime.split changed
         return [*notes, f"continuing at step {training.step}"]
 
     def checkpoint_hook(self, stop: Stop) -> Callable[[StepReport], None]:

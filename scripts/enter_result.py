@@ -36,7 +36,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--paper", default="ap-loss")
     parser.add_argument("--data", default="", help="as the table was made with")
-    parser.add_argument("--gpus", type=int, default=0, help="likewise")
     parser.add_argument("--overrides", default="", help="likewise: key=value settings in one argument")
     return parser
 
@@ -45,8 +44,8 @@ def act(args: argparse.Namespace, root: Path) -> int:
     """Checks everything, then writes one file."""
     registry = load_registry(root / "experiments" / "registry.yaml")
     manifest = load_manifest(root / "experiments" / args.paper / f"{args.table}.yaml", registry)
-    overrides = (*shlex.split(args.overrides), *([f"gpus={args.gpus}"] if args.gpus > 1 else []))
-    plan = make_plan(manifest, "paper", choose_data(args.data) if args.data else None, root, overrides)
+    data = choose_data(args.data) if args.data else None
+    plan = make_plan(manifest, "paper", data, root, tuple(shlex.split(args.overrides)))
     one = find_submission(plan, args.row, args.seed)
     percent = read_values(args.values, one.row.table)
     metrics = by_metric(plan, args.row, percent)

@@ -16,7 +16,7 @@ from rankdet.figures.publish import content_of, plan_of_rows, tuning_of, tuning_
 from rankdet.figures.tuning import load_grid, make_trials, outcome_yaml
 from rankdet.files import write_text
 from rankdet.results.datasets import MINI, choose_data
-from rankdet.results.front import exit_code, target_parser
+from rankdet.results.front import exit_code, hardware_of, target_parser
 from rankdet.results.launch import run_all, shown
 from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
@@ -38,16 +38,17 @@ def act(args: argparse.Namespace, root: Path) -> int:
     """Shows or trains what is missing of the figure, then prints and saves it."""
     manifest = load_figure(root / "experiments" / args.paper / f"{args.figure}.yaml")
     data = choose_data(args.data) if args.data else None
-    overrides = (*args.overrides, *([f"gpus={args.gpus}"] if args.gpus > 1 else []))
+    overrides = tuple(args.overrides)
+    hardware = hardware_of(args)
     failures: list[Failure] = []
 
     def train(runs: Sequence[Run]) -> None:
         if args.dry_run:
             for run in runs:
                 if not run.finished:
-                    print(shown(run, args.gpus))
+                    print(shown(run, hardware))
         else:
-            failures.extend(run_all(runs, args.jobs, args.gpus, root))
+            failures.extend(run_all(runs, args.jobs, hardware, root))
 
     if manifest.kind == "rows":
         plan = plan_of_rows(manifest, args.protocol, data, root, overrides)

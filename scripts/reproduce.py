@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from rankdet.results.datasets import choose_data
-from rankdet.results.front import exit_code, target_parser
-from rankdet.results.launch import as_typed, retest_all, retest_jobs, run_all, shown
+from rankdet.results.front import exit_code, hardware_of, target_parser
+from rankdet.results.launch import Hardware, as_typed, retest_all, retest_jobs, run_all, shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
 from rankdet.results.plan import Plan, make_plan
@@ -32,34 +32,35 @@ def act(args: argparse.Namespace, root: Path) -> int:
     """Plans the table, and shows or does what is missing of it."""
     registry = load_registry(root / "experiments" / "registry.yaml")
     manifest = load_manifest(root / "experiments" / args.paper / f"{args.table}.yaml", registry)
-    overrides = (*args.overrides, *([f"gpus={args.gpus}"] if args.gpus > 1 else []))
-    plan = make_plan(manifest, args.protocol, choose_data(args.data) if args.data else None, root, overrides)
-    return dry_run(plan, args.gpus) if args.dry_run else reproduce(plan, args.jobs, args.gpus, root)
+    hardware = hardware_of(args)
+    data = choose_data(args.data) if args.data else None
+    plan = make_plan(manifest, args.protocol, data, root, tuple(args.overrides))
+    return dry_run(plan, hardware) if args.dry_run else reproduce(plan, args.jobs, hardware, root)
 
 
-def dry_run(plan: Plan, gpus: int) -> int:
+def dry_run(plan: Plan, hardware: Hardware) -> int:
     """Prints one command per training that is left."""
     runs = plan.runs()
     left = [run for run in runs if not run.finished]
     for run in left:
-        print(shown(run, gpus))
+        print(shown(run, hardware))
     retests = planned_retests(plan)
     todo = outstanding(retests)
-    for job in retest_jobs(retests, todo, gpus):
+    for job in retest_jobs(retests, todo, hardware.gpus):
         print(as_typed(job.command))
     tests = f", {sum(map(len, todo.values()))} tests of finished ones" if todo else ""
     print(f"{len(left)} of {len(runs)} trainings are left{tests}", file=sys.stderr)
     return 0
 
 
-def reproduce(plan: Plan, jobs: int, gpus: int, root: Path) -> int:
+def reproduce(plan: Plan, jobs: int, hardware: Hardware, root: Path) -> int:
     """Trains and tests what is missing, prints the table, saves it under runs/tables/, and says what to submit."""
     runs = plan.runs()
     today = data_hashes(runs)  # a folder, or the program that draws, may have changed since the runs
-    failures = run_all(runs, jobs, gpus, root)
+    failures = run_all(runs, jobs, hardware, root)
     table = collect(plan, run_records(runs), today)
     if has_retests(plan.manifest):
-        failures += retest_all(planned_retests(plan), jobs, gpus, root)
+        failures += retest_all(planned_retests(plan), jobs, hardware.gpus, root)
         table = with_retests(table, local)
     table = with_returned_alone(table)
     print(markdown(table))

@@ -8,7 +8,7 @@ from rankdet.errors import UserError
 from rankdet.files import write_text
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
-from rankdet.results.launch import run_all, shown
+from rankdet.results.launch import Hardware, run_all, shown
 from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
 from rankdet.results.tune import load_grid, make_trials, tuning_yaml
@@ -46,10 +46,11 @@ def tune(args: argparse.Namespace, root: Path) -> int:
     data = choose_data(args.data)
     trials = make_trials(grid, data, root)
     runs = [run for trial in trials for run in trial.runs]
+    hardware = Hardware(args.gpus)
     if args.dry_run:
-        print("\n".join(shown(run, args.gpus) for run in runs if not run.finished))
+        print("\n".join(shown(run, hardware) for run in runs if not run.finished))
         return 0
-    failures = run_all(runs, args.jobs, args.gpus, root)
+    failures = run_all(runs, args.jobs, hardware, root)
     broken: list[Failure] = [failure for failure in failures if failure.code != NOT_FINITE]
     if broken:
         print(failure_report(broken), file=sys.stderr)

@@ -10,7 +10,7 @@ from rankdet.config import compose
 from rankdet.errors import UserError
 from rankdet.results.datasets import choose_data, named_sets, quoted
 from rankdet.results.describe_tuning import tuning_lines
-from rankdet.results.launch import command, run_all, shown
+from rankdet.results.launch import Hardware, check_hardware, command, run_all, shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.plan import make_plan
 from rankdet.results.registry import load_registry
@@ -182,14 +182,49 @@ def test_mistakes(manifest, tmp_path, protocol, args, message):
 def test_the_command_of_a_run(tmp_path):
     run = made_up_plan(tmp_path, printed_table(printed_row("a", 1.0))).runs()[0]
     assert command(run)[1:] == ["-m", "rankdet.train", "experiment=ap_table_2", "loss=a", "seed=0"]
-    assert command(run, 1)[-2:] == ["runtime.device=cuda", "seed=0"]
-    assert command(run, 2)[1:6] == ["-m", "rankdet.torchrun", "--standalone", "--nproc-per-node=2", "-m"]
+    assert command(run, Hardware(1))[1:] == [*command(run)[1:-1], "runtime.device=cuda", "seed=0"]
+    two = command(run, Hardware(2))
+    assert two[1:6] == ["-m", "rankdet.torchrun", "--standalone", "--nproc-per-node=2", "-m"]
+    assert two[-3:] == ["runtime.device=cuda", "runtime.split=2", "seed=0"]
+    own = command(replace(run, overrides=("gpus=2",)), Hardware(2))
+    assert own[5:] == ["-m", "rankdet.train", "gpus=2", "runtime.device=cuda", "seed=0"]
+    nodes = command(run, Hardware(4, 2, "first:29500"))
+    meet = ["--nnodes=2", "--rdzv-backend=c10d", "--rdzv-endpoint=first:29500"]
+    name = f"{run.directory.parent.name}-{run.directory.name}"
+    assert nodes[1:8] == ["-m", "rankdet.torchrun", *meet, f"--rdzv-id={name}", "--nproc-per-node=4"]
+    assert nodes[-2:] == ["runtime.split=8", "seed=0"]
     assert (
         shown(replace(run, overrides=("data.root='a b'",)))
         == "python -m rankdet.train 'data.root='\"'\"'a b'\"'\"'' seed=0"
     )
     with pytest.raises(UserError, match="JOBS=0"):
-        run_all([run], 0, 0, tmp_path)
+        run_all([run], 0, Hardware(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hardware", "jobs", "message"),
+    [
+        (
+            ["batch_size=8"],
+            (3,),
+            1,
+            "a: its 8 images a step cannot be dealt out evenly to 3 GPUs; GPUS x NODES must be one of 1, 2, 4, 8",
+        ),
+        (["batch_size=1"], (2,), 1, "a: its 1 images a step .* must be one of 1$"),
+        (["gpus=2"], (4,), 1, "gpus=2: is a run of 2 processes; set GPUS=2"),
+        ([], (2, 2, "a:1"), 2, "NODES=2: set JOBS=1"),
+    ],
+)
+def test_hardware_that_a_run_cannot_be_trained_on(tmp_path, overrides, hardware, jobs, message):
+    run = made_up_plan(tmp_path, printed_table(printed_row("a", 1.0))).runs()[0]
+    with pytest.raises(UserError, match=message):
+        check_hardware([replace(run, overrides=tuple(overrides))], Hardware(*hardware), jobs)
+
+
+@pytest.mark.parametrize("wrong", [(-1,), (1, 0), (8, 2), (0, 2, "a:1")])
+def test_hardware_that_is_none(wrong):
+    with pytest.raises(UserError, match="GPUS="):
+        Hardware(*wrong)
 
 
 def test_a_setting_of_the_loss_is_for_the_rows_whose_loss_has_it(repo, tmp_path):

@@ -167,6 +167,12 @@ def flat(model):
     return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
 
 
+TWO_FOR_ONE = (
+    "error: 2 processes were started but the config asks for 1: set runtime.split=2, or gpus=2 for a run in which each "
+    "ranks its own images\n"
+)
+
+
 class TestMismatch:
     """Another number of processes than the config asks for would rank other scores together."""
 
@@ -175,7 +181,7 @@ class TestMismatch:
         assert done == (
             2,
             "",
-            "error: 1 processes were started but the config says gpus=2: launch with torchrun --nproc-per-node=2 "
+            "error: 1 processes were started but the config asks for 2: launch with torchrun --nproc-per-node=2 "
             "-m rankdet.train\n",
         )
         assert not (tmp_path / "runs").exists()
@@ -183,7 +189,7 @@ class TestMismatch:
     def test_two_processes_for_a_config_of_one(self, sparse, tmp_path, monkeypatch):
         monkeypatch.setenv("WORLD_SIZE", "2")
         done = tiny.call(train.main, tiny.voc(tmp_path, sparse))
-        assert done == (2, "", "error: 2 processes were started but the config says gpus=0: set gpus=2\n")
+        assert done == (2, "", TWO_FOR_ONE)
         assert not (tmp_path / "runs").exists()
 
     def test_a_batch_that_cannot_be_shared(self, sparse, tmp_path, monkeypatch):
@@ -194,7 +200,7 @@ class TestMismatch:
     def test_under_torchrun(self, sparse, tmp_path):
         done = tiny.command("train", tiny.voc(tmp_path, sparse), ranks=2)
         assert done.code != 0
-        assert "error: 2 processes were started but the config says gpus=0: set gpus=2\n" in done.err
+        assert TWO_FOR_ONE in done.err
         assert "rankdet/train.py" not in done.err
         assert not (tmp_path / "runs").exists()
 

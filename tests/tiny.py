@@ -127,10 +127,15 @@ def by_two(
     function: Callable[[int, int, Sequence[str]], None], arguments: Sequence[str], codes: Sequence[int] = (0, 0)
 ) -> None:
     """function(rank, port, arguments) in two processes that meet at a free port, to their end by these exit codes."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [child(function, rank, port, arguments) for rank in range(2)]
     for process in processes:
         process.join(timeout=300)
     assert [process.exitcode for process in processes] == list(codes)
+
+
+def free_port() -> int:
+    """One that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return int(free.getsockname()[1])

@@ -51,11 +51,12 @@ class Job:
 class Failure:
     """A job that ended without its records. code: exit code, negative for a signal; None: it could not start.
 
-    tail: the log's last lines, or why it could not."""
+    tail: the log's last lines, or why it could not. log: where it printed, if not to directory/log.txt."""
 
     job: Job
     code: int | None
     tail: tuple[str, ...]
+    log: Path | None = None
 
     @property
     def stopped(self) -> bool:
@@ -84,10 +85,11 @@ class _Child:
     log: IO[bytes]
     log_start: int
     missing: list[Path]  # when last looked at
+    gpus: str | None
 
 
 class Queue:
-    """Runs jobs, workers at a time, and waits for those that another process has in hand.
+    """Runs jobs, workers at a time, each on GPUs of its own, and waits for those that another process has in hand.
 
     Finished jobs are skipped. A failed one stops none but those that need its records. In seconds: poll, between looks
     at the children; retry, until a job that was busy elsewhere is tried again; grace, from SIGTERM to SIGKILL.
@@ -104,8 +106,11 @@ class Queue:
         retry: float = 10.0,
         grace: float = 30.0,
         work: str = "runs to train",
+        gpus: Sequence[str] = (),
     ) -> None:
-        """Starts nothing yet. workers >= 1. work: what the records that the jobs write are called."""
+        """Starts nothing yet. workers >= 1. work: what the records that the jobs write are called.
+
+        gpus: CUDA_VISIBLE_DEVICES of each worker's jobs; none: they see what we see."""
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self.jobs = list(jobs)
@@ -115,6 +120,7 @@ class Queue:
         total = sum(len(job.records) or 1 for job in self.jobs)
         left = sum(len(job.missing()) for job in self.waiting)
         self.progress = Progress(total, left, workers, stream or sys.stderr, work)
+        self.free: deque[str | None] = deque(gpus or [None] * workers)
         self.elsewhere: deque[tuple[float, Job]] = deque()  # (not to be tried before, job)
         self.children: list[_Child] = []
         self.failures: list[Failure] = []
@@ -146,6 +152,9 @@ class Queue:
             job.directory.mkdir(parents=True, exist_ok=True)
             log = (job.directory / "log.txt").open("ab")
             environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+            gpus = self.free.popleft()
+            if gpus is not None:
+                environment["CUDA_VISIBLE_DEVICES"] = gpus
             process = subprocess.Popen(
                 job.command,
                 cwd=self.cwd,
@@ -155,7 +164,7 @@ class Queue:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that a signal reaches all of torchrun's processes, and Ctrl-C us alone
             )
-            self.children.append(_Child(job, process, log, log.tell(), job.missing()))
+            self.children.append(_Child(job, process, log, log.tell(), job.missing(), gpus))
 
     def _next(self) -> Job | None:
         """Takes the first waiting job that can start; gives up all if none can and there is nothing to wait for."""
@@ -177,6 +186,7 @@ class Queue:
             if code is None:
                 continue
             self.children.remove(child)
+            self.free.append(child.gpus)
             child.log.close()
             if child.job.finished:
                 continue
@@ -230,7 +240,7 @@ def failure_report(failures: Sequence[Failure]) -> str:
     lines = [f"stopped: {', '.join(stopped)}; the same command continues"] if stopped else []
     lines += [f"{len(failed)} run{'s' if len(failed) > 1 else ''} failed:"] if failed else []
     for failure in failed:
-        ended = f" exit code {failure.code}; {failure.job.directory / 'log.txt'} ends in"
+        ended = f" exit code {failure.code}; {failure.log or failure.job.directory / 'log.txt'} ends in"
         lines.append(f"  {failure.job.name}:{'' if failure.code is None else ended}")
         lines += [f"    | {line}" for line in failure.tail]
     return "\n".join(lines)

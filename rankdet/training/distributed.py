@@ -90,14 +90,18 @@ def world(device: str, gpus: int) -> Iterator[World]:
 
     After an error in its body nothing is shut down, and the process should end by leave().
 
-    gpus: how many processes the config asks for, 0 or 1 for one. Another number is a UserError, since it would
-    change which scores are ranked together.
+    gpus: how many processes the config asks for, 0 or 1 for one. Another number is a UserError, since it could change
+    which scores are ranked together.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size != max(gpus, 1):
         raise UserError(
-            f"{size} processes were started but the config says gpus={gpus}: "
-            + (f"set gpus={size}" if size > 1 else f"launch with torchrun --nproc-per-node={gpus} -m rankdet.train")
+            f"{size} processes were started but the config asks for {max(gpus, 1)}: "
+            + (
+                f"set runtime.split={size}, or gpus={size} for a run in which each ranks its own images"
+                if size > 1
+                else f"launch with torchrun --nproc-per-node={gpus} -m rankdet.train"
+            )
         )
     target = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if size == 1:

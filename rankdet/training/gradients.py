@@ -13,6 +13,7 @@ from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
 from rankdet.models.output import DetectorOutput
 from rankdet.training.checkpoint import random_state, restore_random_state
+from rankdet.training.split import own_share, whole_batch
 from rankdet.training.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -84,12 +85,16 @@ def losses_and_gradients(
     """The losses of all stages, added up, with their parts, and the gradients of heads(outputs), scaled for fp16.
 
     A loss works on float32 copies that are leaves of a graph of their own: autocast ends here, and the time of the
-    loss, its backward included, can be told from the network's.
+    loss, its backward included, can be told from the network's. With training.split the losses are the whole batch's,
+    the gradients those of this process's images.
     """
     leaves = [head.detach().float().requires_grad_() for head in heads(outputs)]
     require_finite(sum(leaf.detach().sum() for leaf in leaves), training.step, {}, targets, "network output")
     pairs = zip(leaves[::2], leaves[1::2], strict=True)
     copies = [output._replace(logits=x, deltas=y) for output, (x, y) in zip(outputs, pairs, strict=True)]
+    if training.split:
+        copies, targets = whole_batch(copies, targets, training.split)
+        leaves = [head.requires_grad_() for head in heads(copies)]
     inputs = [stage.assign(copy, targets) for stage, copy in zip(training.stages, copies, strict=True)]
     watch.lap("matching")
     losses = [stage.loss(of_stage) for stage, of_stage in zip(training.stages, inputs, strict=True)]
@@ -98,7 +103,8 @@ def losses_and_gradients(
     require_finite(total.detach(), training.step, parts, targets, "loss")
     total.backward()
     watch.lap("loss")
-    scaled = [training.scaler.scale(leaf.grad) for leaf in leaves]
+    own = [own_share(leaf.grad, training.split) if training.split else leaf.grad for leaf in leaves]
+    scaled = [training.scaler.scale(gradient) for gradient in own]
     gradients = [gradient.to(head.dtype) for gradient, head in zip(scaled, heads(outputs), strict=True)]
     return {"loss": total.detach(), **parts}, gradients
 

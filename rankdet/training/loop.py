@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from rankdet.data.records import Batch
 from rankdet.errors import UserError
+from rankdet.training.distributed import World
 from rankdet.training.gradients import backpropagate, require_finite
 from rankdet.training.schedule import StepSchedule
 from rankdet.training.stage import Stage
@@ -32,6 +33,7 @@ class Training:
     clip_grad_norm: float | None = None
     world_size: int = 1  # processes that share each batch
     micro_batch: int = 0  # images that the network sees at a time; 0: a process's whole share
+    split: World | None = None  # the processes over whose images the losses range; None: over this one's
     step: int = 0  # optimiser steps done
     scaler: torch.amp.GradScaler = field(init=False)
 

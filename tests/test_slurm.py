@@ -1,0 +1,120 @@
+"""Trainings as jobs of a real Slurm, which the tests start and stop."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+import tiny
+from test_train_command import Run, assert_same
+
+from rankdet import train
+from rankdet.config import compose, run_directory
+from rankdet.errors import UserError
+from rankdet.results.launch import Hardware, run_all
+from rankdet.results.runs import make_runs
+from rankdet.results.slurm import slurm_launcher
+
+SLURM = ("timeout_min=30", "cpus_per_task=1", "signal_delay_s=20")
+
+
+class TestWithout:
+    """What is said where Slurm, or the extra, is not there."""
+
+    def test_no_slurm(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        runs = make_runs("row", tuple(tiny.overrides(tmp_path)), (0,), tmp_path)
+        with pytest.raises(UserError, match="LAUNCHER=slurm: there is no sbatch on this machine"):
+            run_all(runs, 1, Hardware(slurm=()), tmp_path)
+
+    def test_no_extra(self):
+        try:
+            import hydra_plugins.hydra_submitit_launcher  # noqa: F401
+        except ImportError:
+            with pytest.raises(UserError, match=r"SLURM: .*submitit_slurm.*pip install -e '\.\[slurm\]'"):
+                slurm_launcher([])
+        else:
+            with pytest.raises(UserError, match=r"SLURM: .*partitoin"):
+                slurm_launcher(["partitoin=gpu"])
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """A running one. In a folder of a short name, since a socket's path must be short."""
+    reason = slurm_cluster.why_not()
+    if reason:
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder, slurm_cluster.cluster(Path(folder)):
+        yield
+
+
+@pytest.mark.stress
+class TestJobs:
+    """The real path: sbatch, srun, submitit, training."""
+
+    def test_an_array_of_runs(self, slurm, tmp_path, monkeypatch):
+        """Two seeds of one row and one that fails: it is told with its error, and the others are as trained here."""
+        monkeypatch.chdir(tmp_path)
+        alone = Run(tmp_path / "alone")
+        assert tiny.call(train.main, alone.arguments).code == 0
+        there = tmp_path / "there"
+        runs = make_runs("row", tuple(tiny.overrides(there)), (0, 1), Path("/"))
+        bad = make_runs("bad", tuple(tiny.overrides(there, "runtime.device=cuda")), (2,), Path("/"))
+        failures = run_all([*runs, *bad], 2, Hardware(slurm=SLURM), tmp_path)
+        assert [(failure.job.name, failure.code) for failure in failures] == [("bad seed 2", 1)]
+        assert "this machine has no usable GPU" in failures[0].tail[0]
+        assert (tmp_path / failures[0].log).is_file()
+        assert_same(Run(there), alone)
+        assert all(run.finished for run in runs)
+        assert run_all(runs, 2, Hardware(slurm=SLURM), tmp_path) == []
+
+    def test_hydras_own_sweep(self, slurm, tmp_path, monkeypatch):
+        """python -m rankdet.train --multirun hydra/launcher=slurm, also of a training of two processes."""
+        monkeypatch.chdir(tmp_path)
+        settings = [f"hydra.launcher.{item}" for item in (*SLURM, "tasks_per_node=2")]
+        arguments = tiny.overrides(tmp_path, "runtime.split=2", "model.backbone.norm=gn", "splits.monitor=null")
+        line = [sys.executable, "-m", "rankdet.train", "--multirun", "hydra/launcher=slurm", *settings, *arguments]
+        done = subprocess.run([*line, "seed=0,1"], capture_output=True, text=True, timeout=300, env=tiny_environment())
+        assert done.returncode == 0, done.stderr
+        for seed in (0, 1):
+            run = run_directory(compose([*arguments, f"seed={seed}"]))
+            record = json.loads((run / "record.json").read_text())
+            assert (record["world_size"], record["seed"]) == (2, seed)
+
+    def test_told_to_stop_it_is_put_back_and_goes_on(self, slurm, tmp_path, monkeypatch):
+        """What Slurm sends ahead of a time limit, here by scancel: a checkpoint, the queue again, the unbroken bits."""
+        monkeypatch.chdir(tmp_path)
+        long = ["schedule.length=400", "runtime.checkpoint_every=1000", "splits.monitor=null"]
+        alone = Run(tmp_path / "alone", *long)
+        assert tiny.call(train.main, alone.arguments).code == 0
+        there = Run(tmp_path / "there", *long)
+        program = (
+            "import sys; from pathlib import Path; from rankdet.results.launch import Hardware, run_all;"
+            "from rankdet.results.runs import make_runs;"
+            f"runs = make_runs('row', {tuple(there.arguments)!r}, (0,), Path('/'));"
+            f"sys.exit(len(run_all(runs, 1, Hardware(slurm={SLURM!r}), Path.cwd())))"
+        )
+        waiting = subprocess.Popen([sys.executable, "-c", program], env=tiny_environment())
+        try:
+            deadline = time.monotonic() + 180
+            while not (there.file("log.jsonl").exists() and there.log()) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            (job,) = slurm_cluster.jobs()
+            subprocess.run(["scancel", "--signal=USR2", job], check=True)
+            assert waiting.wait(timeout=300) == 0
+        finally:
+            waiting.kill()
+        said = "".join(path.read_text() for path in (tmp_path / "runs" / "slurm").rglob("*_log.err"))
+        assert "stopped by SIGUSR2; the same command continues" in said
+        assert "continuing at step " in said
+        assert there.record() == alone.record()
+        assert there.detections() == alone.detections()
+
+
+def tiny_environment():
+    return os.environ | tiny.ENVIRONMENT

@@ -1,0 +1,94 @@
+"""Two processes that rank together: the gradient, and so the weights, of one process that has all images."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny
+import torch
+from test_train_distributed import flat, one_of_two
+
+from rankdet import train
+from rankdet.build import build_detector
+from rankdet.config import compose, run_directory
+from rankdet.training.checkpoint import list_checkpoints
+
+SHORT = ["schedule.length=12", "schedule.milestones=[]", "splits.monitor=null", "optimizer=sgd", "schedule.lr=0.5"]
+SETTINGS = [*SHORT, "schedule.warmup_steps=0", "model.backbone.norm=gn"]
+
+
+def weights(arguments):
+    return torch.load(run_directory(compose(arguments)) / "weights.pt")["model"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("loss", ["ap", pytest.param("focal", marks=pytest.mark.stress)])
+def test_the_same_run(tmp_path, loss):
+    """Three steps of 4 images by gloo against one process: one ranks, and one is a sum over the positives' number.
+
+    Each process on its own, gpus=2, ends elsewhere: 100 times as far from it.
+    """
+    arguments = tiny.overrides(tmp_path, *SETTINGS, f"loss={loss}")
+    ended = []
+    for more in ([], ["runtime.split=2"], ["gpus=2"]):
+        own = [*arguments, *more, f"runtime.runs={tmp_path}/runs-{len(ended)}"]
+        own.remove(f"runtime.runs={tmp_path}/runs")
+        if more:
+            tiny.by_two(one_of_two, own)
+        else:
+            assert tiny.call(train.main, own).code == 0
+        ended.append((run_directory(compose(own)), weights(own)))
+    (one, alone), (other, split), (third, apart) = ended
+    assert one.parts[-2:] == other.parts[-2:] != third.parts[-2:]
+    cfg = compose(arguments)
+    torch.manual_seed(cfg.seed)
+    model = build_detector(cfg, 6).model
+    start = flat(model)
+
+    def moved(state):
+        model.load_state_dict(state)
+        return (flat(model) - start).double()
+
+    way = moved(alone)
+    off = float((moved(split) - way).norm() / way.norm())
+    assert off < 1e-3
+    assert float((moved(apart) - way).norm() / way.norm()) > 100 * off
+
+
+def test_batch_norm_that_is_trained_is_refused(tmp_path, monkeypatch):
+    """Before anything is begun: it would be another run."""
+    monkeypatch.setattr(train, "world", lambda *_: train.nullcontext(train.World(0, 1, torch.device("cpu"))))
+    done = tiny.call(train.main, tiny.overrides(tmp_path, "runtime.split=2"))
+    assert done.code == 2
+    assert done.err.startswith("error: runtime.split: batch norm that is trained")
+    assert "GPUS=1 JOBS=<n>" in done.err
+
+
+def test_of_two_ways_one(tmp_path):
+    done = tiny.call(train.main, tiny.overrides(tmp_path, "runtime.split=2", "gpus=2"))
+    assert done == (2, "", "error: gpus=2 and runtime.split=2: one of them must be 1\n")
+
+
+@pytest.mark.full
+def test_two_nodes_go_on_with_the_run_of_one_process(tmp_path):
+    """Two torchruns of one process each, that meet on loopback, in a run that one process began."""
+    arguments = tiny.overrides(tmp_path, *SETTINGS)
+    assert tiny.call(train.main, arguments).code == 0
+    run = run_directory(compose(arguments))
+    (run / "record.json").unlink()
+    (run / "checkpoints" / "step-00000003.pt").unlink()
+    assert [path.stem for path in list_checkpoints(run / "checkpoints")] == ["step-00000002"]
+    port = tiny.free_port()
+    meet = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}"]
+    line = [sys.executable, "-m", "rankdet.torchrun", *meet, "--rdzv-id=here", "-m", "rankdet.train", *arguments]
+    environment = os.environ | tiny.ENVIRONMENT
+    agents = [
+        subprocess.Popen([*line, "runtime.split=2"], stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    said = [agent.communicate(timeout=120)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert "begun with runtime.split=1, continued with 2: other bits" in "".join(said)
+    assert "continuing at step 2" in "".join(said)
+    assert (run / "record.json").stat().st_size > 0
