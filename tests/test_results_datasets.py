@@ -156,6 +156,17 @@ def test_a_table_of_two_sets(tmp_path):
         "Order by AP, paper/table-9, far: our means put 0 of 1 pair",
     ):
         assert part in text, part
+    half = {row.printed.key: {"AP": None, "AP50": 50.0} for row in plan.rows if row.printed.dataset == "two"}
+    rows = [
+        replace(row, printed=replace(row.printed, values=half.get(row.printed.key, row.printed.values)))
+        for row in plan.rows
+    ]
+    text = markdown(collect(replace(plan, rows=tuple(rows)), records))
+    assert "Order by AP, paper/table-9, made:" in text and "Order by AP50, paper/table-9, far:" not in text  # a tie
+    rows[3] = replace(rows[3], printed=replace(rows[3].printed, values={"AP": None, "AP50": 60.0}))
+    text = markdown(collect(replace(plan, rows=tuple(rows)), records))
+    assert text.count("Order by AP, ") == text.count("Order by AP50, ") == 1
+    assert "Order by AP50, paper/table-9, far: our means put 1 of 1 pair" in text
     assert [line.split(",")[4] for line in csv_text(found).splitlines()[1:]] == ["made", "made", "far", "far"]
 
 

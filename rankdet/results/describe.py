@@ -18,6 +18,7 @@ from rankdet.robustness.conditions import CONDITIONS
 
 Recorded = Record | Mapping[str, Any]
 
+MAIN_METRICS = ("AP", "mAP50", "AP50")  # rows are ordered by the first that is printed of them; without these, by all
 PROTOCOLS = {
     "mini": "a quarter-width {} from scratch, minutes on a CPU",
     "mini_long": "the mini protocol with four times the steps",
@@ -175,13 +176,17 @@ def _metric(cell: Cell, manifest: Manifest) -> str:
 
 def _order(table: Table) -> list[str]:
     metrics = dict.fromkeys(metric for printed in table.plan.manifest.tables for metric in printed.columns)
-    found = {metric: orderings(table, metric) for metric in (["AP"] if "AP" in metrics else metrics)}
-    lines = [_ordering_line(item, metric) for metric, items in found.items() for item in items]
+    main = [metric for metric in MAIN_METRICS if metric in metrics]
+    lines: dict[tuple[object, ...], str] = {}
+    for metric in main or metrics:
+        for item in orderings(table, metric):
+            group = (item.table, item.detector, item.data, *([] if main else [metric]))
+            lines.setdefault(group, _ordering_line(item, metric))
     if not lines:
         return []
     if any(row.status in ("partial", "stale", "waiting", "not run") for row in table.rows):
-        lines.append("Some runs are missing or stale; the order above is that of the current ones.")
-    return lines
+        return [*lines.values(), "Some runs are missing or stale; the order above is that of the current ones."]
+    return [*lines.values()]
 
 
 def _ordering_line(item: Ordering, metric: str) -> str:

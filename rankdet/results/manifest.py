@@ -7,6 +7,7 @@ from typing import Any
 
 from rankdet.errors import UserError
 from rankdet.results.datasets import PrintedSet, load_datasets
+from rankdet.results.manifest_rows import ManifestRow, follow, read_row
 from rankdet.results.reading import check_keys, items, override_list, read_yaml, seed_list, strings
 from rankdet.results.registry import PrintedRow, PrintedTable, Registry
 from rankdet.robustness.conditions import CONDITIONS
@@ -15,46 +16,6 @@ KEYS = ("tables", "experiment", "seeds", "rows")
 OPTIONAL = ("mini_overrides", "paper_overrides", "mini_notes", "notes", "columns")
 RETEST_KEYS = ("tables", "trainings_of", "rows")  # of a manifest that trains nothing of its own
 RETEST_OPTIONAL = ("mini_notes", "notes", "columns")
-PROTOCOL_KEYS = ("paper", "reason", "mini_overrides", "paper_overrides", "start_from")
-TEST_KEYS = ("test", "mini_test", "paper_test")
-ROW_KEYS = ("overrides", "mini", *PROTOCOL_KEYS, "same_run_as", "same_weights_as", *TEST_KEYS)
-
-
-@dataclass(frozen=True)
-class ManifestRow:
-    """The runs of one printed row. mini, paper: whether that protocol can do it; reason: why mini cannot."""
-
-    key: str
-    overrides: tuple[str, ...]
-    mini: bool
-    paper: bool
-    reason: str | None
-    same_run_as: str | None  # key of the row that these runs belong to
-    same_weights_as: str | None = None  # likewise, where only the test is another
-    test: tuple[str, ...] = ()  # settings of another test than the training's own; needs no training of its own
-    mini_overrides: tuple[str, ...] = ()  # on top of overrides under mini and mini_long
-    paper_overrides: tuple[str, ...] = ()  # likewise under paper
-    mini_test: tuple[str, ...] = ()  # on top of test, likewise
-    paper_test: tuple[str, ...] = ()
-    start_from: str | None = None  # <manifest>#<row>: whose weights the trainings start from, seed by seed
-
-    @property
-    def trained_as(self) -> str:
-        """Key of the row whose trainings these are, maybe in another manifest."""
-        return self.same_run_as or self.same_weights_as or self.key
-
-    @property
-    def loss(self) -> str:
-        """The row's choice of the config group loss."""
-        return next(item.removeprefix("loss=") for item in self.overrides if item.startswith("loss="))
-
-    def under(self, protocol: str) -> tuple[str, ...]:
-        """The row's own settings under a protocol; later ones take over."""
-        return (*self.overrides, *(self.paper_overrides if protocol == "paper" else self.mini_overrides))
-
-    def test_under(self, protocol: str) -> tuple[str, ...]:
-        """The settings of its own test under a protocol; later ones take over."""
-        return (*self.test, *(self.paper_test if protocol == "paper" else self.mini_test))
 
 
 @dataclass(frozen=True)
@@ -152,8 +113,8 @@ def _content(
     seeds = seed_list(raw.get("seeds", [0]), f"{path}: seeds")
     if not isinstance(raw["rows"], dict):
         raise UserError(f"{path}: rows: expected a mapping from row keys to runs")
-    rows = {str(key): _row(str(key), value, path, trainings is not None) for key, value in raw["rows"].items()}
-    rows = {key: _follow(row, rows if trainings is None else trainings, path) for key, row in rows.items()}
+    rows = {str(key): read_row(str(key), value, path, trainings is not None) for key, value in raw["rows"].items()}
+    rows = {key: follow(row, rows if trainings is None else trainings, path) for key, row in rows.items()}
     _check_against(tables, rows, path)
     return Manifest(
         path=path,
@@ -196,48 +157,6 @@ def _columns(raw: object, tables: tuple[PrintedTable, ...], where: str) -> dict[
             by_set = check_keys(cell["metric"], f"{where}.{key}.metric", (), sorted(sets))
             cells[key] = Cell(condition, key, {name: str(metric) for name, metric in by_set.items()})
     return cells
-
-
-def _row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestRow:
-    where = f"{path}: rows.{key}"
-    row = check_keys(raw, where, (), ROW_KEYS)
-    if retests_only or "same_weights_as" in row:
-        row = check_keys(raw, where, ("same_weights_as",), TEST_KEYS)
-        tests = {name: override_list(row.get(name, []), f"{where}.{name}") for name in TEST_KEYS}
-        return ManifestRow(key, (), False, False, None, None, str(row["same_weights_as"]), **tests)
-    if "same_run_as" in row:
-        if len(row) > 1:
-            raise UserError(f"{where}: same_run_as stands alone, the other row's settings hold; remove the other keys")
-        return ManifestRow(key, (), False, False, None, str(row["same_run_as"]))
-    row = check_keys(raw, where, ("overrides", "mini"), PROTOCOL_KEYS)
-    for flag in ("mini", "paper"):
-        if type(row.get(flag, False)) is not bool:
-            raise UserError(f"{where}.{flag}: expected true or false, got {row[flag]!r}")
-    if row["mini"] == ("reason" in row):
-        raise UserError(f"{where}: a row says reason if, and only if, it is mini: false")
-    overrides = override_list(row["overrides"], f"{where}.overrides")
-    if not any(item.startswith("loss=") for item in overrides):
-        raise UserError(f"{where}.overrides: name the loss, loss=...: its tuned settings are looked up by it")
-    special = {}
-    for protocol in ("mini", "paper"):
-        name = f"{protocol}_overrides"
-        special[name] = override_list(row.get(name, []), f"{where}.{name}")
-        if special[name] and not row.get(protocol, False):
-            raise UserError(f"{where}.{name}: the row is not done under {protocol}; also say {protocol}: true")
-    start_from = str(row["start_from"]) if "start_from" in row else None
-    flags = (row["mini"], row.get("paper", False), row.get("reason"))
-    return ManifestRow(key, overrides, *flags, None, start_from=start_from, **special)
-
-
-def _follow(row: ManifestRow, rows: dict[str, ManifestRow], path: Path) -> ManifestRow:
-    if row.trained_as == row.key and row.same_weights_as is None:
-        return row
-    other = rows.get(row.trained_as)
-    if other is None or other.same_run_as is not None or other.same_weights_as is not None:
-        link = "same_run_as" if row.same_run_as else "same_weights_as"
-        raise UserError(f"{path}: rows.{row.key}.{link}: {row.trained_as!r} is no row with runs of its own")
-    shared = ("overrides", "mini", "mini_overrides", "paper", "paper_overrides", "reason", "start_from")
-    return replace(row, **{name: getattr(other, name) for name in shared})
 
 
 def _check_against(tables: tuple[PrintedTable, ...], rows: dict[str, ManifestRow], path: Path) -> None:

@@ -116,16 +116,17 @@ def collect(plan: Plan, records: Sequence[Record], data_hashes: Mapping[Reads, s
 
 
 def orderings(table: Table, metric: str) -> list[Ordering]:
-    """One for each printed table, detector and data set of which at least two rows have current records and a printed
-    value."""
+    """One for each printed table, detector and data set of which at least two rows have current records and differ in
+    their printed values."""
     result = []
     for printed in table.plan.manifest.tables:
-        rows = [row for row in table.rows if row.planned.table is printed and row.current and row.score(metric)]
-        rows = [row for row in rows if row.planned.printed.values.get(metric) is not None]
-        several_detectors, several_sets = len({row.detector for row in rows}) > 1, len({row.data for row in rows}) > 1
+        current = [row for row in table.rows if row.planned.table is printed and row.current]
+        several_detectors = len({row.detector for row in current}) > 1
+        several_sets = len({row.data for row in current}) > 1
+        rows = [row for row in current if row.score(metric) and row.planned.printed.values.get(metric) is not None]
         for detector, data in dict.fromkeys((row.detector, row.data) for row in rows):
             own = [row for row in rows if (row.detector, row.data) == (detector, data)]
-            if len(own) > 1:
+            if len({_printed(row, metric) for row in own}) > 1:
                 where = (detector if several_detectors else None, data if several_sets else None)
                 result.append(_ordering(printed.id, *where, own, metric))
     return result
