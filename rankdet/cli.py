@@ -10,6 +10,7 @@ from typing import ParamSpec
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from rankdet.config import CONFIG_DIR, checked, compose
@@ -22,7 +23,7 @@ USER_ERROR, INTERRUPTED = 2, 130  # exit codes, beside those of training/codes.p
 
 
 def command(main: Callable[P, None]) -> Callable[P, None]:
-    """Wraps a command's main: a UserError, a non-finite value or Ctrl-C is one line on stderr and its exit code.
+    """Wraps a command's main: a UserError, a non-finite value, a full disk or Ctrl-C is one line and its exit code.
 
     Any other error is a traceback and code 1. After any of them a process that is one of many leaves at once.
     """
@@ -34,15 +35,6 @@ def command(main: Callable[P, None]) -> Callable[P, None]:
         except (UserError, FloatingPointError) as error:
             print(f"error: {error}", file=sys.stderr)
             leave(USER_ERROR if isinstance(error, UserError) else NOT_FINITE)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                traceback.print_exc()
-                leave(1)
-            print(
-                f"error: {error.filename or ''}: {error.strerror}; make room, the same command continues",
-                file=sys.stderr,
-            )
-            leave(USER_ERROR)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             leave(INTERRUPTED)
@@ -50,7 +42,10 @@ def command(main: Callable[P, None]) -> Callable[P, None]:
             if isinstance(error.code, int):
                 leave(error.code)
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                print(f"error: {error}; make room, the same command continues", file=sys.stderr)
+                leave(USER_ERROR)
             traceback.print_exc()
             leave(1)
 
@@ -73,6 +68,9 @@ def hydra_command(run: Callable[[DictConfig], None]) -> None:
 
 def hydra_task(run: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """What Hydra calls with a config that it composed, here or, by submitit, as a job of Slurm's."""
+    started = sys.modules["__main__"].__spec__
+    if run.__module__ == "__main__" and started is not None:  # python -m: by the name that a job's process knows it by
+        run = get_method(f"{started.name}.{run.__name__}")
 
     def task(cfg: DictConfig) -> None:
         def action() -> None:

@@ -95,6 +95,7 @@ class Run:
         for stage in self.detector.stages:
             stage.criterion.to(here.device)
         self.seconds = {"train_seconds": 0.0, "cpu_seconds": 0.0}
+        self.log_state: dict[str, Any] | None = None  # of a checkpoint between two entries
         self.training = self.new_training()
 
     def new_training(self) -> Training:
@@ -145,6 +146,8 @@ class Run:
             hooks = [] if log is None else [log]
             if log:
                 log.config(text)
+                if self.log_state is not None:
+                    log.restore(self.log_state)
             read = filter(None, (self.train_set, self.monitor_set, self.test_set))
             for note in [f"run {self.directory}", *dict.fromkeys(map(describe_dirt, read)), *notes]:
                 if log and note:
@@ -152,7 +155,7 @@ class Run:
             if self.monitor_set is not None:
                 hooks.append(Monitor(self.monitor_set, self.evaluate, training.schedule.monitor_steps, total, log))
             with stop.noted():
-                train(training, batches, [*hooks, self.checkpoint_hook(stop)])
+                train(training, batches, [*hooks, self.checkpoint_hook(stop, log)])
             results, metrics = self.evaluate(self.test_set)
             if log:
                 self.record(results, metrics, log)
@@ -187,11 +190,12 @@ class Run:
         training.optimizer.load_state_dict(checkpoint["optimizer"])
         training.scaler.load_state_dict(checkpoint["scaler"])
         training.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
+        self.log_state = checkpoint.get("log")
         states = checkpoint["random"]
         restore_random_state(states[self.here.rank % len(states)])  # of as many processes, or runtime.split changed
         return [*notes, f"continuing at step {training.step}"]
 
-    def checkpoint_hook(self, stop: Stop) -> Callable[[StepReport], None]:
+    def checkpoint_hook(self, stop: Stop, log: RunLog | None) -> Callable[[StepReport], None]:
         """A hook that saves the run every runtime.checkpoint_every steps, at the last one, and when it is to stop."""
         before = dict(self.seconds)
         wall, cpu = time.monotonic(), time.process_time()
@@ -206,8 +210,9 @@ class Run:
                 "cpu_seconds": before["cpu_seconds"] + time.process_time() - cpu,
             }
             states = self.here.gather(random_state())
-            if self.here.is_main:
-                save_checkpoint(self.directory / "checkpoints", report.step, self.state() | {"random": states})
+            if log:
+                content = self.state() | {"random": states, "log": log.state()}
+                save_checkpoint(self.directory / "checkpoints", report.step, content)
             if stopping:
                 self.here.barrier()  # the end of one process is that of all: not before the checkpoint is there
                 stop.leave()

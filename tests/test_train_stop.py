@@ -53,14 +53,17 @@ def steps(run):
 
 
 def test_the_step_is_finished_and_kept(unbroken, tmp_path):
-    """Told in step 6 of 16, where a checkpoint is due every 100; the same command ends as if nothing had been."""
+    """Told in step 5 of 16, where a checkpoint is due every 100, and an entry of the log after step 6.
+
+    The same command ends as if nothing had been.
+    """
     run = Run(tmp_path, "runtime.checkpoint_every=100")
-    assert tiny.in_child(told, 6, signal.SIGTERM, run.arguments) == STOPPED == 99
-    assert steps(run) == [6]
+    assert tiny.in_child(told, 5, signal.SIGTERM, run.arguments) == STOPPED == 99
+    assert steps(run) == [5]
     assert not (run.directory / "record.json").exists()
     done = tiny.call(train.main, run.arguments)
     assert done.code == 0
-    assert "continuing at step 6" in done.err
+    assert "continuing at step 5" in done.err
     assert_same(run, unbroken)
 
 

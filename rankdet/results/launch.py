@@ -1,4 +1,4 @@
-"""The command lines of trainings and of tests of their weights, and all of a plan's through the queue."""
+"""The command lines of trainings and of tests of their weights, and all of a plan's through the queue or Slurm."""
 
 import json
 import shlex
@@ -53,7 +53,7 @@ def command(run: Run, hardware: Hardware = ANY) -> list[str]:
 
 def _settings(run: Run, hardware: Hardware) -> list[str]:
     insist = ["runtime.device=cuda"] if hardware.gpus else []
-    split = [] if hardware.processes == 1 or _gpus_of(run) else [f"runtime.split={hardware.processes}"]
+    split = [] if hardware.processes == 1 or _gpus_of(run) > 1 else [f"runtime.split={hardware.processes}"]
     return [*run.overrides, *insist, *split, f"seed={run.seed}"]
 
 

@@ -21,7 +21,7 @@ from rankdet.config import config_loader, one_line
 from rankdet.errors import UserError
 from rankdet.results.queue import Failure, Job
 from rankdet.results.runs import Run
-from rankdet.training.codes import BUSY, STOPPED
+from rankdet.training.codes import BUSY, NOT_FINITE, STOPPED
 
 TASK = "rankdet.train.run"
 FOLDER = Path("runs", "slurm")  # what the jobs print, a folder each
@@ -70,7 +70,9 @@ def _failure(run: Run, ended: JobReturn) -> Failure | None:
     name = ended.hydra_cfg.hydra.job.id
     log = FOLDER / name / f"{name}_0_log.err"
     if ended.status == JobStatus.FAILED:
-        return Failure(_job(run), 1, (f"{type(ended._return_value).__name__}: {ended._return_value}",), log)
+        error = ended._return_value
+        code = NOT_FINITE if isinstance(error, FloatingPointError) else 1
+        return Failure(_job(run), code, (f"{type(error).__name__}: {error}",), log)
     return Failure(_job(run), BUSY, ("another process is training it",), log)
 
 

@@ -1,7 +1,10 @@
 """Checkpoints: written whole or not at all, the newest two kept, a broken one passed over."""
 
+import errno
+import os
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,18 @@ import torch
 from rankdet.files import replacing
 
 KEPT = 2
+FULL = 2**20  # bytes free while a file that did not fit is still there
 
 
 def save_atomically(content: Any, path: Path) -> None:  # noqa: ANN401
-    """torch.save that leaves either the old file or the whole new one."""
+    """torch.save that leaves either the old file or the whole new one; OSError(ENOSPC) where the disk is full."""
     with replacing(path) as partial, partial.open("wb") as file:  # given a path, torch.save would store its name
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # which has no errno
+            if shutil.disk_usage(path.parent).free < FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:

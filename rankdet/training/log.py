@@ -72,6 +72,15 @@ class RunLog:
         self.say(report.step, "  ".join(f"{k} {v:.4f}" for k, v in means.items()), speed["images_per_s"])
         self.sums, self.count, self.images = {}, 0, 0
 
+    def state(self) -> dict[str, Any]:
+        """What was counted in since the last entry, for a checkpoint between two of them."""
+        sums = {name: float(value) for name, value in self.sums.items()}
+        return {"sums": sums, "count": self.count, "images": self.images}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of state()."""
+        self.sums, self.count, self.images = dict(state["sums"]), state["count"], state["images"]
+
     def say(self, step: int, text: str, images_per_s: float) -> None:
         """One line of progress: in the bar where there is one, else printed with the time left."""
         if not self.bar.disable:
