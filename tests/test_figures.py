@@ -298,7 +298,7 @@ def test_a_log_without_the_quantity_is_named(root, started):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("kind: candidates", "kind: bars", "kind: 'bars' is not one of curves, candidates, rows"),
+        ("kind: candidates", "kind: bars", "kind: 'bars' is not one of curves, candidates, rows, "),
         ("quantity:", "quantty:", "unknown key 'quantty'"),
         ("[75, 150, null]", "[150, 75]", "candidates.mini: expected ascending whole numbers"),
         ("[75, 150, null]", "[null, 75]", "candidates.mini: null, which stands for all, comes once and last"),
@@ -312,7 +312,7 @@ def test_a_log_without_the_quantity_is_named(root, started):
 def test_mistakes_name_file_and_key(tmp_path, old, new, message):
     path = tmp_path / "figure-2.yaml"
     path.write_text(CANDIDATES)
-    assert load_figure(path).candidates.counts["mini"] == (75, 150, None)
+    assert load_figure(path).spec.counts["mini"] == (75, 150, None)
     assert old in CANDIDATES
     path.write_text(CANDIDATES.replace(old, new, 1))
     with pytest.raises(UserError) as caught:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from rankdet.figures.content import COLORS, Content, mean_sd
+from rankdet.figures.content import COLORS, Content, mean_sd, over_seeds
 from rankdet.figures.curves import LAST, Finder, LoggedRun
 from rankdet.figures.plan import FigurePlan, logged
 from rankdet.files import as_csv
@@ -23,6 +23,7 @@ def curve_content(plan: FigurePlan, find: Finder) -> Content:
         _csv(plan, curves),
         {key: _measured(runs) for key, runs in curves.items()},
         [
+            over_seeds(plan.data.name),
             f"Plotted: {plan.quantity} of the training batches, the mean since the point before; lines are means over "
             "the seeds, bands reach from the lowest to the highest seed.",
             f"Final: the mean over the last {LAST:.0%} of a run's steps.",
