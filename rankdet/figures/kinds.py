@@ -2,14 +2,21 @@
 
 from pathlib import Path
 
+from rankdet.figures.against_batch import BenchmarkFigure
+from rankdet.figures.against_overlap import AnchorFigure
 from rankdet.figures.against_rows import RowFigure
+from rankdet.figures.against_snapshots import SnapshotFigure
 from rankdet.figures.content import Reproduction
 from rankdet.figures.manifest import FigureManifest
 from rankdet.figures.of_table import plan_of_table
 from rankdet.figures.plan import make_figure_plan
-from rankdet.figures.specs import RowPoints, Trained
+from rankdet.figures.specs import Trained
+from rankdet.figures.through_training import CourseFigure
 from rankdet.figures.trained import TrainedFigure
 from rankdet.results.plan import DataChoice
+
+OF_TABLE = {"rows": RowFigure, "snapshots": SnapshotFigure, "anchors": AnchorFigure, "course": CourseFigure}
+ALONE = {"benchmark": BenchmarkFigure}  # neither a protocol nor a data set has a part in them
 
 
 def reproduction(
@@ -18,7 +25,14 @@ def reproduction(
     """The figure under a protocol, on data, with the user's own overrides on top.
 
     UserError where these do not fit the manifest."""
+    alone = standing_alone(manifest, root)
+    if alone is not None:
+        return alone
     if isinstance(manifest.spec, Trained):
         return TrainedFigure(make_figure_plan(manifest, protocol, data, root, args))
-    of_kind = {RowPoints: RowFigure}
-    return of_kind[type(manifest.spec)](plan_of_table(manifest, protocol, data, root, args))
+    return OF_TABLE[manifest.kind](plan_of_table(manifest, protocol, data, root, args))
+
+
+def standing_alone(manifest: FigureManifest, root: Path) -> Reproduction | None:
+    """The figure, if it needs neither protocol nor data."""
+    return ALONE[manifest.kind](manifest, root) if manifest.kind in ALONE else None

@@ -54,7 +54,8 @@ class TablePlan:
         extra = spec.extra["mini" if self.table.protocol in MINI else "paper"]
         if not extra:
             return runs
-        overrides = merge_overrides(runs[0].overrides, extra, self.table.args)
+        own = tuple(item for item in self.table.args if item in runs[0].overrides)  # the user's come last
+        overrides = merge_overrides(runs[0].overrides, extra, own)
         return make_runs(label, overrides, tuple(run.seed for run in runs), self.root, runs[0].tuned)
 
     def settings(self, runs: Sequence[Run]) -> list[str]:

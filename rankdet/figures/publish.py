@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rankdet.figures.content import Reproduction
-from rankdet.figures.kinds import reproduction
+from rankdet.figures.kinds import reproduction, standing_alone
 from rankdet.figures.manifest import FigureManifest, load_figure
 from rankdet.figures.output import save_figure
 from rankdet.results.publish import load_published
@@ -12,11 +12,18 @@ from rankdet.results.publish import load_published
 def publish_figures(root: Path) -> list[Path]:
     """Copies what is finished in runs/, then writes every published figure; returns the figures' files.
 
-    An unchanged state changes no byte."""
+    Published are those of the list, and all that need neither a protocol nor data. An unchanged state changes no
+    byte."""
+    experiments = root / "experiments"
     paths: list[Path] = []
-    for entry in load_published(root / "experiments" / "published.yaml", "figure"):
-        manifest = load_figure(root / "experiments" / entry.paper / f"{entry.name}.yaml")
+    for entry in load_published(experiments / "published.yaml", "figure"):
+        manifest = load_figure(experiments / entry.paper / f"{entry.name}.yaml")
         paths += _publish(manifest, reproduction(manifest, entry.protocol, entry.data, root))
+    for path in sorted(experiments.glob("*/figure-*.yaml")):
+        manifest = load_figure(path)
+        figure = standing_alone(manifest, root)
+        if figure is not None:
+            paths += _publish(manifest, figure)
     return paths
 
 
