@@ -1,4 +1,4 @@
-"""Figures that need neither a protocol nor data: those of the benchmark."""
+"""Figures that need neither a protocol nor data: those of the benchmark, and computed ones."""
 
 import csv
 import io
@@ -8,11 +8,12 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from rankdet.benchmark.contestants import OUR_DEFAULT
 from rankdet.benchmark.report import csv_text
 from rankdet.benchmark.sweeps import BY_LOSS, RACE, Measurement
-from rankdet.figures import against_batch
+from rankdet.figures import accuracy_and_ap, against_batch, label_replication, step_functions
 
 MEMORY = """
 title: Memory
@@ -155,6 +156,73 @@ def test_another_file_than_the_benchmarks(root, figure, capsys, csv_text, messag
     assert figure(["figure-9"], root) == (2 if message else 0)
     out, err = capsys.readouterr()
     assert message in err if message else out.count("not measured") == 4
+
+
+class TestComputed:
+    def test_steps_by_hand(self):
+        """f is x / (2 delta) + 1/2 between -delta and delta: slope 1 / (2 delta), and off H by delta / 2 in area."""
+        shown = step_functions.content()
+        assert re.search(r"\| +1 \| +0.500 \| +0.50 \| +0.99 \| +0.500 \|", shown.table)
+        assert re.search(r"\| +4 \| +0.125 \| +0.50 \| +3.99 \| +2.000 \|", shown.table)
+        rows = {row["x"]: row for row in csv.DictReader(io.StringIO(shown.csv))}
+        assert len(rows) == 1001
+        assert (rows["0.00"]["H"], rows["0.00"]["f_delta_2"]) == ("1", "0.5")
+        assert (rows["-0.01"]["H"], rows["-1.00"]["f_delta_2"], rows["3.00"]["f_delta_4"]) == ("0", "0.25", "0.875")
+
+    def test_accuracy_and_ap_by_hand(self):
+        """Two positives and eight of background. With two mistaken: accuracy 8/10, precisions 2/4 at both, which tie.
+        All scored alike: accuracy 8/10 and precision 2/10. The ignored one counts nowhere."""
+        labels = torch.tensor([1, 1, *[0] * 8, -1])
+        scores = torch.tensor([1.0, 1, 2, 2, *[-1] * 6, 9], dtype=torch.float64)
+        assert accuracy_and_ap.judge(labels, scores) == pytest.approx((0.8, 0.5))
+        assert accuracy_and_ap.judge(labels, -torch.ones(11, dtype=torch.float64)) == pytest.approx((0.8, 0.2))
+
+    def test_the_picture_of_accuracy(self):
+        """One object with at least one positive anchor, and as many mistakes to choose from as are asked for."""
+        shown = accuracy_and_ap.scene()
+        assert len(shown.labels) == 6 * (15 * 20 + 8 * 10 + 4 * 5)
+        assert 0 < int((shown.labels == 1).sum()) < 30
+        assert len(shown.wrong) > max(accuracy_and_ap.WRONG)
+        assert bool((shown.labels[shown.wrong] == 0).all()) and len(set(shown.wrong.tolist())) == len(shown.wrong)
+
+    def test_labels_and_terms_by_hand(self):
+        """b12 scores 2.0, above all negatives. Above b43, at 0.8, lie b12, and b13 and b23 of the negatives: rank 4."""
+        shown = label_replication.content()
+        rows = list(csv.DictReader(io.StringIO(shown.csv)))
+        assert [[row[name] for name in ("t_i", "t_i1", "t_i2", "t_i3")] for row in rows] == [
+            ["2", "0", "1", "0"], ["0", "0", "0", "0"], ["-1", "-1", "-1", "-1"], ["3", "0", "0", "1"],
+        ]  # fmt: skip
+        assert (
+            "14 pairs; a positive's terms sum to 0.2500 in the mean, and ap_loss gives 0.2500"
+            in shown.measured["pairs"]
+        )
+
+    def test_the_commands(self, repo, root, figure, publish, capsys):
+        """Published without being listed, the same as made."""
+        shutil.copy(repo / "experiments/ap-loss/figure-3.yaml", root / "experiments/ap-loss")
+        assert figure(["figure-3", "--dry-run"], root) == 0
+        assert capsys.readouterr().out == ""
+        assert figure(["figure-3"], root) == 0
+        made = files_in(root / "runs/figures/ap-loss")
+        assert sorted(map(str, made)) == [f"figure-3.{kind}" for kind in ("csv", "md", "png", "svg")]
+        assert publish(root) == 0
+        committed = files_in(root / "experiments/ap-loss")
+        assert {name: committed[name] for name in made} == made
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("label-replication", "labels", "picture: 'labels' is not one of step-functions, "),
+            ("  pairs:", "  terms:", "series: label-replication tells of classifier, ranking, pairs, each once"),
+        ],
+    )
+    def test_mistakes(self, repo, root, figure, capsys, old, new, message):
+        text = (repo / "experiments/ap-loss/figure-3.yaml").read_text()
+        assert old in text
+        (root / "experiments/ap-loss/figure-3.yaml").write_text(text.replace(old, new, 1))
+        assert figure(["figure-3"], root) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "figure-3.yaml" in err and message in err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rankdet.errors import UserError
 from rankdet.figures.against_overlap import shares
 from rankdet.figures.against_snapshots import seen
 from rankdet.figures.anchors import CountedRun, count, counted
+from rankdet.figures.detections import look
 from rankdet.figures.kinds import reproduction
 from rankdet.figures.manifest import load_figure
 from rankdet.report.score_distributions import BINS
@@ -51,6 +53,16 @@ overrides: [splits.train=train, splits.monitor=val, splits.test=val]
 mini_overrides: [schedule.monitor_every=400]
 {SERIES}"""
 ANCHORS = f"title: Scores\nkind: anchors\ntable: table-1\n{SERIES}"
+PICTURES = """
+title: Pictures
+kind: pictures
+table: table-1
+images: 2
+skip: 1
+series:
+  one: {label: one image, fact: nothing, row: batch-1}
+  eight: {label: eight images, fact: nothing, row: batch-8}
+"""
 COURSE = """
 title: Times
 kind: course
@@ -71,15 +83,13 @@ open(f"{directory}/record.json", "w").write(record)
 
 @pytest.fixture
 def root(repo, tmp_path):
-    """A checkout with a table and a figure of each kind, all listed for publishing."""
+    """A checkout with a table and a figure of each kind."""
     folder = tmp_path / "experiments" / "ap-loss"
     folder.mkdir(parents=True)
     shutil.copy(repo / "experiments" / "registry.yaml", tmp_path / "experiments")
-    figures = {"figure-6": SNAPSHOTS, "figure-7": ANCHORS, "figure-10": COURSE}
+    figures = {"figure-5": PICTURES, "figure-6": SNAPSHOTS, "figure-7": ANCHORS, "figure-10": COURSE}
     for name, text in ({"table-1": TABLE} | figures).items():
         (folder / f"{name}.yaml").write_text(text)
-    lines = [f"- {{paper: ap-loss, figure: {name}, protocol: mini, data: shapes}}\n" for name in figures]
-    (tmp_path / "experiments" / "published.yaml").write_text("".join(lines))
     return tmp_path
 
 
@@ -91,8 +101,15 @@ def figure(repo):
 
 @pytest.fixture
 def publish(repo):
-    """The command."""
-    return runpy.run_path(str(repo / "scripts" / "publish.py"))["main"]
+    """root and names -> publishes these figures under mini on the drawn set."""
+    main = runpy.run_path(str(repo / "scripts" / "publish.py"))["main"]
+
+    def run(root, *names):
+        lines = [f"- {{paper: ap-loss, figure: {name}, protocol: mini, data: shapes}}\n" for name in names]
+        (root / "experiments" / "published.yaml").write_text("".join(lines))
+        assert main(root) == 0
+
+    return run
 
 
 def ap_of(run):
@@ -133,7 +150,7 @@ def files_in(folder):
 
 
 class TestSnapshots:
-    def test_from_log_and_record(self, root, figure, started, capsys):
+    def test_from_log_and_record_and_as_published(self, root, figure, publish, started, capsys):
         """Means over the seeds: 0.11, 0.31, 0.41 and 0.21, 0.21, 0.51. Eight leads at 100 and at last, one at 200."""
         assert figure(["figure-6"], root) == 0
         out = capsys.readouterr().out
@@ -149,17 +166,14 @@ class TestSnapshots:
         points = table_of(root / "runs/figures/ap-loss/figure-6.mini.csv")
         assert len(points) == 2 * 2 * 3
         assert points[2] == {"series": "one", "seed": "0", "step": "300", "AP": "0.4", "AP50": "0.8"}
-
-    def test_published_without_the_runs(self, root, figure, publish, started):
-        assert figure(["figure-6"], root) == 0
-        assert publish(root) == 0
+        publish(root, "figure-6")
         ours = files_in(root / "runs/figures/ap-loss")
         assert len(ours) == 4
         committed = files_in(root / "experiments" / "ap-loss")
         assert {name: committed[name] for name in ours} == ours
         before = files_in(root / "experiments")
         shutil.rmtree(root / "runs")
-        assert publish(root) == 0
+        publish(root, "figure-6")
         assert files_in(root / "experiments") == before
 
     def test_the_users_settings_come_last(self, root):
@@ -175,6 +189,7 @@ class TestSnapshots:
         assert re.search(r"\| one image +\| below +\| not run +\|", out) and "4 runs failed" in err
         assert (root / "runs/figures/ap-loss/figure-6.mini.png").stat().st_size > 0
 
+    @pytest.mark.full
     def test_one_series_alone_leads(self, root, figure, started, monkeypatch, capsys):
         """Of the other none is finished, and it leads nowhere."""
         stand_in = launch.command
@@ -204,31 +219,27 @@ class TestCourse:
         assert re.search(r"\| whole step +\| +200.0 \| +300.0 \| +200.0 \| +300.0 \|", out)
         points = table_of(root / "runs/figures/ap-loss/figure-10.mini.csv")
         assert points[1] == {"series": "loss", "step": "200", "seconds": "0.075"}
-        assert publish(root) == 0
+        publish(root, "figure-10")
         before = files_in(root / "experiments")
         shutil.rmtree(root / "runs")
-        assert publish(root) == 0
+        publish(root, "figure-10")
         assert files_in(root / "experiments") == before
         published = (root / "experiments/ap-loss/figure-10.mini.md").read_text()
         assert "25 % of the whole step" in published
 
+    @pytest.mark.full
     def test_two_figures_of_one_run_keep_both_curves(self, root, figure, publish, started):
         """Snapshots without overrides are the table's own runs, of which the times are published, too."""
         path = root / "experiments/ap-loss/figure-6.yaml"
         path.write_text(re.sub(r"(mini_)?overrides: .*\n", "", path.read_text()))
         assert figure(["figure-6"], root) == 0
-        assert publish(root) == 0
+        publish(root, "figure-6", "figure-10")
         (curves,) = (
             json.loads(file.read_text())["curves"]
             for file in (root / "experiments/records/shapes/mini/curves").glob("*-seed0.json")
             if len(json.loads(file.read_text())["curves"]) > 2
         )
         assert sorted(curves) == ["AP", "AP50", "loss_seconds", "step_seconds"]
-
-    def test_nothing_run(self, root, figure, monkeypatch, capsys):
-        monkeypatch.setattr(launch, "command", lambda run, gpus=0: [sys.executable, "-c", "raise SystemExit(1)"])
-        assert figure(["figure-10"], root) == 1
-        assert re.search(r"\| AP-loss +\| falls +\| not run +\|", capsys.readouterr().out)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +281,7 @@ class TestAnchors:
             run.directory.mkdir(parents=True)
             (run.directory / "record.json").write_text(json.dumps(record_content(run, 0.3)))
             shutil.copy(trained.directory / "anchors.json", run.directory)
-        publish(root)
+        publish(root, "figure-7")
         text = (root / "experiments/ap-loss/figure-7.mini.md").read_text()
         assert re.search(r"\| eight images +\| above +\| not run +\|", text)
         assert "All anchors of the first 9 images of the test split" in text
@@ -279,7 +290,7 @@ class TestAnchors:
         assert {point["series"] for point in points} == {"one"}
         before = files_in(root / "experiments")
         shutil.rmtree(root / "runs")
-        publish(root)
+        publish(root, "figure-7")
         assert files_in(root / "experiments") == before
 
     def test_runs_without_weights_are_one_line(self, root, figure, started, capsys):
@@ -298,9 +309,42 @@ class TestAnchors:
             CountedRun(Record(Path("record.json"), {}), counts, Path("anchors.json"))
 
 
+class TestPictures:
+    def test_drawn_where_all_runs_are_there(self, root, publish, trained):
+        """The second and the third of the tiny run's nine images; right and missed ones are their objects. Nothing is
+        written before both runs are finished."""
+        manifest = load_figure(root / "experiments/ap-loss/figure-5.yaml")
+        made = reproduction(manifest, "mini", choose_data("shapes"), root)
+        for run in made.runs.values():
+            publish(root, "figure-5")
+            assert not list((root / "experiments/ap-loss").glob("figure-5.mini*"))
+            shutil.copytree(trained.directory, run.directory, ignore=shutil.ignore_patterns("checkpoints"))
+        publish(root, "figure-5")
+        folder = root / "experiments/ap-loss"
+        assert sorted(path.name for path in folder.glob("figure-5.mini*")) == [
+            "figure-5.mini.csv", "figure-5.mini.md", "figure-5.mini.png",
+        ]  # fmt: skip
+        points = table_of(folder / "figure-5.mini.csv")
+        assert [(point["series"], point["image"]) for point in points] == [
+            (series, f"test_0000{index}.png") for series in ("one", "eight") for index in (1, 2)
+        ]
+        found = look(made.runs["one"], manifest.spec)
+        objects = [int((~record.difficult).sum()) for record in found.split.records[1:3]]
+        assert [int(point["right"]) + int(point["missed"]) for point in points[:2]] == objects
+
+    def test_what_cannot_be_drawn_is_one_line(self, root, trained):
+        spec = load_figure(root / "experiments/ap-loss/figure-5.yaml").spec
+        with pytest.raises(UserError, match="test has 9 images, and the figure shows more"):
+            look(trained, replace(spec, num_images=9))
+        copied = shutil.copytree(trained.directory, root / "copied", ignore=shutil.ignore_patterns("evaluation"))
+        with pytest.raises(UserError, match=r"detections\.json: not there; remove the run"):
+            look(replace(trained, directory=copied), spec)
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
+        ("figure-5", "images: 2", "images: 0", "images: expected a whole number from 1 on, got 0"),
         ("figure-6", "row: batch-8", "row: batch-9", "series.eight.row: 'batch-9' is no row with runs of the table"),
         ("figure-6", "splits.test=val]", "seed=3]", "overrides: 'seed=3' is not a row's to set"),
         ("figure-7", "kind: anchors", "kind: anchors\noverrides: []", "unknown key 'overrides'"),

@@ -29,7 +29,8 @@ class Content:
 
     measured: series key -> our counterpart of what the paper says of it; rules: sentences that say how the numbers came
     about; csv: the points; draw: fills a figure of `size` inches; settings: sentences on the tuning; tested: whether
-    the points come from the split that the records report on; vector: whether an SVG says more than the PNG."""
+    the points come from the split that the records report on; images: whether the plot consists of them, so that a PNG
+    of fewer colours is all that is written."""
 
     table: str
     csv: str
@@ -42,7 +43,7 @@ class Content:
     records: Sequence[Record] = ()
     settings: Sequence[str] = ()
     tested: bool = False
-    vector: bool = True
+    images: bool = False
 
 
 class Reproduction(Protocol):

@@ -6,7 +6,9 @@ from rankdet.figures.against_batch import BenchmarkFigure
 from rankdet.figures.against_overlap import AnchorFigure
 from rankdet.figures.against_rows import RowFigure
 from rankdet.figures.against_snapshots import SnapshotFigure
+from rankdet.figures.computed import ComputedFigure
 from rankdet.figures.content import Reproduction
+from rankdet.figures.detections import DetectionFigure
 from rankdet.figures.manifest import FigureManifest
 from rankdet.figures.of_table import plan_of_table
 from rankdet.figures.plan import make_figure_plan
@@ -15,8 +17,14 @@ from rankdet.figures.through_training import CourseFigure
 from rankdet.figures.trained import TrainedFigure
 from rankdet.results.plan import DataChoice
 
-OF_TABLE = {"rows": RowFigure, "snapshots": SnapshotFigure, "anchors": AnchorFigure, "course": CourseFigure}
-ALONE = {"benchmark": BenchmarkFigure}  # neither a protocol nor a data set has a part in them
+OF_TABLE = {
+    "rows": RowFigure, "snapshots": SnapshotFigure, "anchors": AnchorFigure, "pictures": DetectionFigure,
+    "course": CourseFigure,
+}  # fmt: skip
+ALONE = {
+    "benchmark": BenchmarkFigure,
+    "computed": ComputedFigure,
+}  # no part for protocol and data
 
 
 def reproduction(

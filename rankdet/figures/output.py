@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from PIL import Image
 from tabulate import tabulate
 
 from rankdet.figures.content import Content, Edition
@@ -12,6 +13,7 @@ from rankdet.files import replacing, write_text
 from rankdet.results.describe import protocol_line, run_facts
 from rankdet.results.plan import MINI
 
+NUM_COLORS = 128  # of a plot of images: a quarter of the bytes
 LOOK = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.2, "font.size": 10,
     "axes.axisbelow": True, "svg.hashsalt": "rankdet",
@@ -45,9 +47,10 @@ def markdown(manifest: FigureManifest, content: Content, edition: Edition) -> st
 
 
 def save_figure(manifest: FigureManifest, content: Content, edition: Edition, folder: Path) -> list[Path]:
-    """Writes folder/<stem>.md, .csv, .png and .svg, each whole or not at all; equal content, equal bytes."""
+    """Writes folder/<stem>.md, .csv, .png and, but for images, .svg, each whole or not at all; equal content, equal
+    bytes."""
     stem = edition.stem
-    suffixes = (".md", ".csv", ".png", ".svg") if content.vector else (".md", ".csv", ".png")
+    suffixes = (".md", ".csv", ".png") if content.images else (".md", ".csv", ".png", ".svg")
     paths = [folder / f"{stem}{suffix}" for suffix in suffixes]
     write_text(paths[0], f"{markdown(manifest, content, edition)}\n![{content.alt}]({stem}.png)\n")
     write_text(paths[1], content.csv)
@@ -58,7 +61,11 @@ def save_figure(manifest: FigureManifest, content: Content, edition: Edition, fo
         content.draw(figure)
         with replacing(paths[2]) as partial:
             figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
-        if content.vector:
+            if content.images:
+                with Image.open(partial) as picture:
+                    few = picture.convert("RGB").quantize(NUM_COLORS, dither=Image.Dither.NONE)
+                few.save(partial, optimize=True)
+        if not content.images:
             with replacing(paths[3]) as partial:
                 figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
     return paths
