@@ -299,7 +299,7 @@ def test_a_log_without_the_quantity_is_named(root, started):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("kind: candidates", "kind: bars", "kind: 'bars' is not one of curves, candidates, rows"),
+        ("kind: candidates", "kind: bars", "kind: 'bars' is not one of curves, candidates, rows, "),
         ("quantity:", "quantty:", "unknown key 'quantty'"),
         ("[75, 150, null]", "[150, 75]", "candidates.mini: expected ascending whole numbers"),
         ("[75, 150, null]", "[null, 75]", "candidates.mini: null, which stands for all, comes once and last"),
@@ -313,7 +313,7 @@ def test_a_log_without_the_quantity_is_named(root, started):
 def test_mistakes_name_file_and_key(tmp_path, old, new, message):
     path = tmp_path / "figure-2.yaml"
     path.write_text(CANDIDATES)
-    assert load_figure(path).candidates.counts["mini"] == (75, 150, None)
+    assert load_figure(path).spec.counts["mini"] == (75, 150, None)
     assert old in CANDIDATES
     path.write_text(CANDIDATES.replace(old, new, 1))
     with pytest.raises(UserError) as caught:
@@ -341,7 +341,8 @@ def test_the_manifests_of_the_checkout(repo, tmp_path):
     """Every figure's settings compose; figure 13's points are table 14's runs, and one seed trains 24 for figure 8."""
     folder = repo / "experiments" / "ap-loss"
     figures = {path.stem: load_figure(path) for path in sorted(folder.glob("figure-*.yaml"))}
-    assert set(figures) == {"figure-8a", "figure-8b", "figure-13"}
+    numbers = ("1", "3", "4", "5", "6a", "6b", "7", "8a", "8b", "9", "10", "11", "12", "13")
+    assert set(figures) == {f"figure-{number}" for number in numbers}
     series = {name: list(figures[name].series) for name in ("figure-8a", "figure-8b")}
     assert series["figure-8a"] == series["figure-8b"]
     plan = make_figure_plan(figures["figure-8a"], "mini", choose_data("shapes"), tmp_path)

@@ -18,8 +18,9 @@ from test_train_command import Run, assert_same, copy_of
 
 from rankdet import train
 from rankdet.results import today
+from rankdet.results.datasets import choose_data
 from rankdet.results.manifest import load_manifest
-from rankdet.results.plan import choose_data, make_plan
+from rankdet.results.plan import make_plan
 from rankdet.results.registry import load_registry
 from rankdet.training.checkpoint import list_checkpoints
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tabulate import tabulate
 
-from rankdet.figures.content import COLORS, Content, mean_sd, spread
+from rankdet.figures.content import COLORS, Content, mean_sd, over_seeds, spread
 from rankdet.figures.curves import FALLEN, LAST, Finder, LoggedRun, converged
 from rankdet.figures.plan import COLD, FigurePlan, all_points, logged
 from rankdet.files import as_csv
@@ -35,7 +35,7 @@ class Spot:
 def candidate_content(plan: FigurePlan, find: Finder) -> Content:
     """The figure as far as its runs are finished."""
     spots = _spots(plan, find)
-    found = plan.manifest.candidates
+    found = plan.candidates
     assert found is not None
     least = found.snapshot["paper" if plan.protocol == "paper" else "mini"][0]
     return Content(
@@ -43,6 +43,7 @@ def candidate_content(plan: FigurePlan, find: Finder) -> Content:
         _csv(plan, spots),
         {key: _measured([spot for spot in spots if spot.series == key]) for key in plan.manifest.series},
         [
+            over_seeds(plan.data.name),
             f"Final {plan.quantity}: of the training batches, over an image's candidates; the mean over the last "
             f"{LAST:.0%} of a run's steps.",
             f"Converged: the mean final value lies below {FALLEN:g} of the value of the first logged steps from a cold "

@@ -6,11 +6,18 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from rankdet.errors import UserError
-from rankdet.figures.content import COLORS, Content, mean_sd, spread
-from rankdet.figures.manifest import FigureManifest, RowPoints
+from rankdet.figures.content import COLORS, Content, Edition, mean_sd, over_seeds, spread
+from rankdet.figures.manifest import FigureManifest
+from rankdet.figures.of_table import TablePlan
+from rankdet.figures.specs import RowPoints
+from rankdet.figures.work import Work
 from rankdet.files import as_csv
+from rankdet.results import today
+from rankdet.results.publish import by_folder, copy_records
+from rankdet.results.records import published_records, run_records
 from rankdet.results.render import as_printed
-from rankdet.results.tables import Score, Table, TableRow
+from rankdet.results.runs import Reads
+from rankdet.results.tables import Score, Table, TableRow, collect
 
 
 @dataclass(frozen=True)
@@ -25,50 +32,84 @@ class Spot:
     printed: float | None
 
 
-def row_content(manifest: FigureManifest, table: Table) -> Content:
+@dataclass
+class RowFigure:
+    """A figure of the kind rows."""
+
+    of: TablePlan
+    data_hashes: dict[Reads, str] | None = None  # of today's data, once they were read
+
+    @property
+    def edition(self) -> Edition:
+        """The table's."""
+        return self.of.edition
+
+    def make(self, work: Work) -> None:
+        """The whole table's trainings."""
+        runs = self.of.table.runs()
+        self.data_hashes = today.data_hashes(runs)
+        work.train(runs)
+
+    def publish(self) -> bool:
+        """Copies the table's records."""
+        for folder, runs in by_folder(self.of.table, self.of.root).items():
+            copy_records(runs, folder)
+        return True
+
+    def content(self, published: bool) -> Content:
+        """From the records of the table's runs."""
+        plan = self.of.table
+        if published:
+            folders = by_folder(plan, self.of.root)
+            return row_content(self.of, collect(plan, [one for folder in folders for one in published_records(folder)]))
+        return row_content(self.of, collect(plan, run_records(plan.runs()), self.data_hashes))
+
+
+def row_content(of: TablePlan, table: Table) -> Content:
     """The figure as far as the table's runs are finished."""
-    assert manifest.points is not None
-    points = manifest.points
-    spots = _spots(manifest, table)
+    manifest, points = of.manifest, of.manifest.spec
+    assert isinstance(points, RowPoints)
+    spots = _spots(of, points, table)
     shown = [spot for spot in spots if spot.score is not None]
     return Content(
         _table(manifest, points, spots),
         _csv(points, spots),
         {key: _measured([spot for spot in shown if spot.series == key]) for key in manifest.series},
-        [f"The runs are those of {points.table}; error bars are sample standard deviations over its seeds."],
+        [
+            over_seeds(of.table.data.name),
+            f"The runs are those of {points.table}; error bars are sample standard deviations over its seeds.",
+        ],
         lambda figure: _draw(figure, manifest, points, spots),
         (9.0, 4.4),
         f"{points.metric} against {points.x_label}, ours and the paper's",
         [spot.row.planned.runs[0] for spot in shown],
         table.records,
+        of.settings(of.table.runs()),
+        tested=True,
     )
 
 
-def _spots(manifest: FigureManifest, table: Table) -> list[Spot]:
-    assert manifest.points is not None
+def _spots(of: TablePlan, points: RowPoints, table: Table) -> list[Spot]:
     rows = {row.planned.printed.key: row for row in table.rows}
     spots = []
-    for key, series in manifest.series.items():
+    for key, series in of.manifest.series.items():
         for name in series.rows:
-            if name not in rows or not rows[name].planned.runs:
-                raise UserError(f"{manifest.path}: series.{key}.rows: {name!r} is no row with runs of the table")
+            planned = of.row(name, f"series.{key}.rows")
             row = rows[name]
-            printed = row.planned.printed
             spots.append(
                 Spot(
-                    key, row, _x(manifest, name, row.planned.runs[0].overrides),
-                    _x(manifest, name, table.plan.manifest.rows[name].under("paper")),
-                    row.score(manifest.points.metric), printed.values.get(manifest.points.metric),
+                    key, row, _x(of.manifest, points.x, name, planned.runs[0].overrides),
+                    _x(of.manifest, points.x, name, table.plan.manifest.rows[name].under("paper")),
+                    row.score(points.metric), planned.printed.values.get(points.metric),
                 )
             )  # fmt: skip
     return spots
 
 
-def _x(manifest: FigureManifest, row: str, overrides: tuple[str, ...]) -> float:
-    assert manifest.points is not None
-    found = [item.partition("=")[2] for item in overrides if item.partition("=")[0] == manifest.points.x]
+def _x(manifest: FigureManifest, key: str, row: str, overrides: tuple[str, ...]) -> float:
+    found = [item.partition("=")[2] for item in overrides if item.partition("=")[0] == key]
     if not found:
-        raise UserError(f"{manifest.path}: x: row {row} does not set {manifest.points.x}")
+        raise UserError(f"{manifest.path}: x: row {row} does not set {key}")
     return float(found[-1])
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from rankdet.figures.content import COLORS, Content, mean_sd
+from rankdet.figures.bands import draw_band
+from rankdet.figures.content import COLORS, Content, mean_sd, over_seeds
 from rankdet.figures.curves import LAST, Finder, LoggedRun
 from rankdet.figures.plan import FigurePlan, logged
 from rankdet.files import as_csv
@@ -23,6 +23,7 @@ def curve_content(plan: FigurePlan, find: Finder) -> Content:
         _csv(plan, curves),
         {key: _measured(runs) for key, runs in curves.items()},
         [
+            over_seeds(plan.data.name),
             f"Plotted: {plan.quantity} of the training batches, the mean since the point before; lines are means over "
             "the seeds, bands reach from the lowest to the highest seed.",
             f"Final: the mean over the last {LAST:.0%} of a run's steps.",
@@ -65,15 +66,7 @@ def _csv(plan: FigurePlan, curves: Curves) -> str:
 def _draw(figure: Figure, plan: FigurePlan, curves: Curves) -> None:
     axes = figure.add_subplot()
     for place, (key, runs) in enumerate(curves.items()):
-        label = plan.manifest.series[key].label
-        if not runs:
-            axes.plot([], [], color=COLORS[place], label=f"{label}: not run")
-            continue
-        steps = sorted(set.intersection(*(set(run.steps) for run in runs)))
-        values = np.array([[dict(zip(run.steps, run.values, strict=True))[step] for step in steps] for run in runs])
-        axes.plot(steps, values.mean(axis=0), color=COLORS[place], lw=1.8, label=f"{label}, n = {len(runs)}")
-        if len(runs) > 1:
-            axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=COLORS[place], alpha=0.2, lw=0)
+        draw_band(axes, runs, COLORS[place], plan.manifest.series[key].label)
     axes.set(xlabel="step", ylabel=f"{plan.trained.y_label}, of the training batches", ylim=(0, 1.02))
     axes.set_xlim(left=0)
     axes.legend(loc="lower left", frameon=False)

@@ -1,6 +1,6 @@
 """What a run logged while it trained: where a quantity began, how it went, where it ended."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -74,16 +74,22 @@ def published_in(folder: Path) -> Finder:
     return find
 
 
-def publish_curves(runs: Iterable[Run], quantity: str, folder: Path) -> None:
-    """Writes <folder>/curves/<run name>-seed<k>.json for every finished run: its record and the quantity's curve."""
+def publish_curves(runs: Iterable[Run], quantities: Sequence[str], folder: Path, find: Finder = local) -> None:
+    """Writes <folder>/curves/<run name>-seed<k>.json for every finished run: its record and the quantities' curves.
+
+    Curves that another figure published of the run stay."""
     for run in runs:
-        found = local(run, quantity)
-        if found is None:
+        found = {quantity: curve for quantity in quantities if (curve := find(run, quantity)) is not None}
+        if not found:
             continue
-        curve = {"steps": list(found.steps), "values": list(found.values)}
+        path = _path(folder, run)
+        curves = read_json(path)["curves"] if path.is_file() else {}
+        for quantity, curve in found.items():
+            curves[quantity] = {"steps": list(curve.steps), "values": list(curve.values)}
         overrides = [item for item in run.overrides if not item.startswith("data.root=")]
-        content = found.record.content | {"overrides": overrides, "tuned": list(run.tuned), "curves": {quantity: curve}}
-        write_text(_path(folder, run), canonical_json(content))
+        record = next(iter(found.values())).record
+        content = record.content | {"overrides": overrides, "tuned": list(run.tuned), "curves": curves}
+        write_text(path, canonical_json(content))
 
 
 def _path(folder: Path, run: Run) -> Path:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rankdet.errors import UserError
 from rankdet.figures.curves import Finder, LoggedRun, converged
-from rankdet.figures.manifest import FigureManifest, Series, Trained
+from rankdet.figures.manifest import FigureManifest, Series
 from rankdet.figures.outcome import Outcome, find_outcome
+from rankdet.figures.specs import Candidates, Trained
 from rankdet.results.datasets import MINI, DataChoice
 from rankdet.results.runs import Run, make_runs, merge_overrides, start_from, weights_path
 
@@ -39,9 +40,19 @@ class FigurePlan:
 
     @property
     def trained(self) -> Trained:
-        """The manifest's part on trainings, which any but a plot of a table's rows has."""
-        assert self.manifest.trained is not None
-        return self.manifest.trained
+        """The manifest's part on trainings."""
+        assert isinstance(self.manifest.spec, Trained)
+        return self.manifest.spec
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """Its part on numbers of candidates, if it has one."""
+        return self.manifest.spec if isinstance(self.manifest.spec, Candidates) else None
+
+    @property
+    def records(self) -> Path:
+        """Where the runs' records and curves are published."""
+        return self.root / "experiments" / "records" / self.data.name / self.protocol
 
     @property
     def file_stem(self) -> str:
@@ -58,7 +69,7 @@ class FigurePlan:
     @cached_property
     def cold(self) -> list[Point]:
         """All points that start from scratch."""
-        found = self.manifest.candidates
+        found = self.candidates
         if found is None:
             return [Point(one, None, COLD, self._runs(one, (), one.key)) for one in self.manifest.series.values()]
         return [
@@ -70,7 +81,7 @@ class FigurePlan:
     @cached_property
     def ranker(self) -> Run | None:
         """The training that ranks the candidates, done once; args hold for it, too, but for those of the losses."""
-        found = self.manifest.candidates
+        found = self.candidates
         if found is None:
             return None
         own = tuple(item for item in self.args if not item.startswith("loss."))
@@ -79,9 +90,9 @@ class FigurePlan:
 
     def failed(self, find: Finder) -> list[Point]:
         """Of the finished points that a snapshot could help, those whose mean did not fall far enough."""
-        if self.manifest.candidates is None:
+        if self.candidates is None:
             return []
-        least = self.manifest.candidates.snapshot[self._settings_of][0]
+        least = self.candidates.snapshot[self._settings_of][0]
         late = [point for point in self.cold if point.x is None or point.x > least]
         return [point for point in late if (runs := logged(point, self.quantity, find)) and not _fell(runs)]
 
@@ -114,8 +125,8 @@ class FigurePlan:
         )
 
     def _snapshot(self, one: Series) -> tuple[Run, ...]:
-        assert self.manifest.candidates is not None
-        count, further = self.manifest.candidates.snapshot[self._settings_of]
+        assert self.candidates is not None
+        count, further = self.candidates.snapshot[self._settings_of]
         return self._runs(one, (*self._among(count), *further), f"{one.key} {count}")
 
     def _runs(self, one: Series, own: tuple[str, ...], label: str) -> tuple[Run, ...]:
@@ -137,8 +148,8 @@ def make_figure_plan(
         raise UserError(f"PROTOCOL={protocol}: no such protocol; there are {', '.join(MINI)} and paper")
     if protocol == "paper" and data.name == "shapes":
         raise UserError("PROTOCOL=paper: the drawn set is for mini; give DATA=voc07, or path/to/VOC")
-    assert manifest.trained is not None
-    tuning = manifest.trained.tuning
+    assert isinstance(manifest.spec, Trained)
+    tuning = manifest.spec.tuning
     tuned = find_outcome(root, tuning, data.name) if tuning and protocol in MINI else None
     return FigurePlan(manifest, protocol, data, args, root, tuned)
 

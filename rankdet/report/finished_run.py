@@ -85,9 +85,11 @@ def load_run(directory: Path, split_name: str | None, overrides: Sequence[str], 
             write_json(folder / "metrics.json", metrics)
     if split.split in LEARNT.get(cfg.splits.train, (cfg.splits.train,)):
         notes.append("The run has learnt from these images: the figures say nothing of new ones.")
-    anchors, few = _anchors(trained, split, here)
+    anchors, number = anchors_of(trained, split, here)
+    if number < len(split.records):
+        notes.append(f"Anchors are those of the first {number} of {len(split.records)} images.")
     truth = coco_ground_truth(split)
-    return FinishedRun(directory, cfg, record, split, truth, results, metrics, anchors, (*notes, *few))
+    return FinishedRun(directory, cfg, record, split, truth, results, metrics, anchors, tuple(notes))
 
 
 def _record(directory: Path) -> dict[str, Any]:
@@ -137,11 +139,9 @@ def _equal(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=0, abs_tol=ROUNDING)
 
 
-def _anchors(trained: TrainedRun, split: DetectionSet, here: World) -> tuple[AnchorScores, list[str]]:
-    """The anchors' scores on the first images of a split, and a note where that is not all of it."""
+def anchors_of(trained: TrainedRun, split: DetectionSet, here: World) -> tuple[AnchorScores, int]:
+    """The anchors' scores on the first images of a split, at most ANCHOR_IMAGES, and how many these are."""
     few = first_images(split, ANCHOR_IMAGES)
     dataset = build_dataset(trained.cfg, few, training=False)
     batches = evaluation_loader(dataset, IMAGES, num_workers=trained.cfg.runtime.num_workers)
-    counts = anchor_scores(trained.detector, batches, here.device)
-    note = f"Anchors are those of the first {ANCHOR_IMAGES} of {len(split.records)} images."
-    return counts, [note] if len(few.records) < len(split.records) else []
+    return anchor_scores(trained.detector, batches, here.device), len(few.records)

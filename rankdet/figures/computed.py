@@ -1,0 +1,48 @@
+"""Figures that need no training: small exact computations with the package's own functions, and their drawing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankdet.errors import UserError
+from rankdet.figures import accuracy_and_ap, label_replication, step_functions
+from rankdet.figures.content import Content, Edition
+from rankdet.figures.manifest import FigureManifest
+from rankdet.figures.specs import Computed
+from rankdet.figures.work import Work
+
+PICTURES = {
+    "step-functions": step_functions.content,
+    "accuracy-and-ap": accuracy_and_ap.content,
+    "label-replication": label_replication.content,
+}
+
+
+@dataclass(frozen=True)
+class ComputedFigure:
+    """A figure of the kind computed."""
+
+    manifest: FigureManifest
+    root: Path
+
+    @property
+    def edition(self) -> Edition:
+        """There is one."""
+        return Edition(self.manifest.name)
+
+    def make(self, work: Work) -> None:
+        """There is nothing to do beforehand."""
+
+    def publish(self) -> bool:
+        """There is nothing to copy."""
+        return True
+
+    def content(self, published: bool) -> Content:
+        """Computed now. UserError where there is no such picture, or the manifest's series are not what it tells."""
+        spec, path = self.manifest.spec, self.manifest.path
+        assert isinstance(spec, Computed)
+        if spec.picture not in PICTURES:
+            raise UserError(f"{path}: picture: {spec.picture!r} is not one of {', '.join(PICTURES)}")
+        content = PICTURES[spec.picture]()
+        if set(self.manifest.series) != set(content.measured):
+            raise UserError(f"{path}: series: {spec.picture} tells of {', '.join(content.measured)}, each once")
+        return content
