@@ -13,14 +13,18 @@ RUN      ?=
 RESULTS  ?=
 SERVER   ?=
 NAME     ?=
+TABLE    ?=
+FIGURE   ?=
 PORT     ?= 6006
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What plan, status and tensorboard are about: one table or figure, or all of PAPER.
+CHOSEN = $(addprefix table-,$(TABLE)) $(addprefix figure-,$(FIGURE)) --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)"
 PY    := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-theory data-voc data-coco check-data profile-loading benchmark submission profile-loss sweep tune report publish tensorboard test test-full test-full-rest stress lint format clean
+.PHONY: help setup plan reproduce-theory data-voc data-coco check-data profile-loading benchmark submission profile-loss sweep tune report publish tensorboard test test-full test-full-rest stress lint format clean
 
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -44,6 +48,9 @@ reproduce-table-%: $(STAMP) ## train and test what is missing for table N of PAP
 
 reproduce-figure-%: $(STAMP) ## train what is missing for figure N of PAPER, then print, plot and save it
 	@$(PY) scripts/figure.py figure-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
+plan: $(STAMP) ## print what TABLE=2, FIGURE=8a or all of PAPER still needs trained, and what that takes; starts nothing
+	@$(PY) scripts/plan.py $(CHOSEN) --gpus $(GPUS) $(ARGS)
 
 reproduce-theory: $(STAMP) ## check the papers' formulas and theorems: "holds", or where not (ARGS="AP-P2 ...": only those)
 	@$(PY) scripts/theory.py $(ARGS)

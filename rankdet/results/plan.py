@@ -6,7 +6,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from rankdet.config import CONFIG_DIR, compose, config_hash, detector_name, option_of, run_directory
 from rankdet.data.layout import detect_source
@@ -221,7 +221,7 @@ def make_runs(
     label: str, overrides: tuple[str, ...], seeds: tuple[int, ...], root: Path, tuned: tuple[str, ...] = ()
 ) -> tuple[Run, ...]:
     """The runs of one config, a seed each. tuned: which of the overrides tuning found."""
-    folder, digest, version, split, detector = _composed(overrides, seeds[0])
+    folder, digest, version, split, detector = _composed(overrides)
     return tuple(
         Run(overrides, seed, root / folder / f"seed{seed}", digest, version, label, tuned, split, detector)
         for seed in seeds
@@ -229,9 +229,15 @@ def make_runs(
 
 
 @lru_cache(maxsize=1024)
-def _composed(overrides: tuple[str, ...], seed: int) -> tuple[Path, str, int, str, str]:
+def config_of(overrides: tuple[str, ...]) -> DictConfig:
+    """The config of a run but for its seed; do not write into it."""
+    return compose([*overrides])
+
+
+@lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...]) -> tuple[Path, str, int, str, str]:
     """What a run's config says of it: the folder of its seeds, hash, protocol version, split, detector."""
-    cfg = compose([*overrides, f"seed={seed}"])
+    cfg = config_of(overrides)
     version, split = int(cfg.protocol.version), str(cfg.splits.train)
     return run_directory(cfg).parent, config_hash(cfg), version, split, detector_name(cfg)
 
