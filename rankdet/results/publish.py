@@ -67,6 +67,11 @@ def load_published(path: Path, what: str) -> list[Published]:
     return entries
 
 
+def published_table(entry: Published, root: Path) -> Table:
+    """One table of the list, from the committed records and settings alone."""
+    return _table(_plan(entry, root), root / "experiments" / "records" / entry.data.name / entry.protocol)
+
+
 def copy_tunings(plan: Plan, folder: Path) -> None:
     """Copies the tuned settings that the plan found for its own data, which may be fresh ones."""
     for tuning in plan.tunings.values():
