@@ -133,6 +133,7 @@ class Run:
             hooks = [] if log is None else [log]
             if log:
                 log.config(text)
+                log.settings(telling_settings(cfg))
             read = filter(None, (self.train_set, self.monitor_set, self.test_set))
             for note in [f"run {self.directory}", *dict.fromkeys(map(describe_dirt, read)), *notes]:
                 if log and note:
@@ -224,7 +225,7 @@ class Run:
         write_json(self.directory / "evaluation" / cfg.splits.test / "metrics.json", metrics)
         shown = headline(metrics)
         results_shown = {f"{cfg.splits.test}/{k}": v for k, v in shown.items()}
-        log.hyperparameters(telling_settings(cfg), results_shown, training.step)
+        log.results(results_shown, training.step)
         log.note(f"{cfg.splits.test}: " + "  ".join(f"{k} {100 * v:.2f}" for k, v in shown.items()))
         record = {
             "run": str(self.directory.relative_to(cfg.runtime.runs)),

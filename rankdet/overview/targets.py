@@ -115,7 +115,10 @@ def _figure(path: Path, protocol: str, data: DataChoice, root: Path, args: tuple
 
 
 def _distinct(*groups: Iterable[Run]) -> tuple[Run, ...]:
-    return tuple({run.directory: run for group in groups for run in group}.values())
+    found: dict[Path, Run] = {}
+    for run in (run for group in groups for run in group):
+        found.setdefault(run.directory, run)  # by the name of the row that it comes first in
+    return tuple(found.values())
 
 
 def distinct(targets: Sequence[Target]) -> list[Run]:
