@@ -95,7 +95,7 @@ status: $(STAMP) ## which trainings of TABLE=2, FIGURE=8a or all of PAPER are do
 	@$(PY) scripts/status.py $(CHOSEN) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
 
 tensorboard: $(STAMP) ## watch the runs of TABLE=2, FIGURE=8a or all of PAPER at http://localhost:PORT, named by row
-	@$(PY) scripts/board.py $(CHOSEN) --gpus $(GPUS) $(ARGS) | xargs -I{} $(BIN)/tensorboard --logdir {} --port $(PORT)
+	@folder=$$($(PY) scripts/board.py $(CHOSEN) --gpus $(GPUS) $(ARGS)) && $(BIN)/tensorboard --logdir "$$folder" --port $(PORT)
 
 test: $(STAMP) ## the tests a newcomer runs (up to 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full and not stress"

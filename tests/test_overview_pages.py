@@ -16,6 +16,16 @@ from rankdet.results.plan import choose_data
 from rankdet.results.publish import publish
 from rankdet.results.registry import load_registry
 
+FIGURE = """# Figure 8a
+
+![a plot](figure-8a.mini.png)
+
+- noted: 1 < 2 & 3
+- Seeds: 0.
+- Budget of a run: 500 steps. All 1 runs: 1 CPU minutes of training.
+- Code: commit abc; runs of 2026-01-07, 2026-01-05.
+"""
+
 
 @pytest.fixture(scope="module")
 def root(repo, tmp_path_factory):
@@ -30,7 +40,7 @@ def root(repo, tmp_path_factory):
     shutil.rmtree(root / "runs")
     # The figure's files, which its own tests are about.
     folder = root / "experiments" / "ap-loss"
-    (folder / "figure-8a.mini.md").write_text("# Figure 8a\n\n![a plot](figure-8a.mini.png)\n\n- noted: 1 < 2 & 3\n")
+    (folder / "figure-8a.mini.md").write_text(FIGURE)
     shutil.copy(folder / "table-1.mini.png", folder / "figure-8a.mini.png")
     return root
 
@@ -62,7 +72,7 @@ def test_the_state_of_each_table(pages):
         "2026-01-02",
     ]
     assert row(text, "Table 2")[4] == "not yet: 12 own rows"
-    assert row(text, "Figure 8a")[2:6] == ["mini", "shapes", "0 of 1 runs", "-"]
+    assert row(text, "Figure 8a")[2:7] == ["mini", "shapes", "1 of 1 runs", "0", "2026-01-07"]  # as its text says
     assert row(text, "Figure 1a", "aLRP")[4] == "nothing to train: `make reproduce-theory` works it out"
 
 
