@@ -18,17 +18,20 @@ RESULTS  ?=
 SERVER   ?=
 NAME     ?=
 TABLE    ?=
+FIGURE   ?=
 ROW      ?=
 SEED     ?= 0
 PORT     ?= 6006
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WHERE := --jobs $(JOBS) --gpus $(GPUS) --nodes $(NODES) --rendezvous "$(RDZV)" --launcher $(LAUNCHER) --slurm "$(SLURM)"
-PY    := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
+# Where trainings run; what plan, status and tensorboard are about: one table or figure, or all of PAPER.
+WHERE  := --jobs $(JOBS) --gpus $(GPUS) --nodes $(NODES) --rendezvous "$(RDZV)" --launcher $(LAUNCHER) --slurm "$(SLURM)"
+CHOSEN = $(addprefix table-,$(TABLE)) $(addprefix figure-,$(FIGURE)) --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)"
+PY     := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-theory data-voc data-coco check-data profile-loading benchmark submission enter-result profile-loss sweep tune report publish tensorboard test test-full test-full-rest stress lint format clean
+.PHONY: help setup reproduce-all plan reproduce-theory data-voc data-coco check-data profile-loading benchmark submission enter-result profile-loss sweep tune report publish status tensorboard test test-full test-full-rest stress lint format clean
 
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -54,6 +57,12 @@ reproduce-table-%: $(STAMP) ## train and test what is missing for table N of PAP
 
 reproduce-figure-%: $(STAMP) ## train what is missing for figure N of PAPER, then print, plot and save it
 	@$(PY) scripts/figure.py figure-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" $(WHERE) $(ARGS)
+
+reproduce-all: $(STAMP) ## all tables of PAPER, then all figures; may be stopped at any time and goes on where it was
+	@$(PY) scripts/all.py $(CHOSEN) $(WHERE) $(ARGS)
+
+plan: $(STAMP) ## print what TABLE=2, FIGURE=8a or all of PAPER still needs trained, and what that takes; starts nothing
+	@$(PY) scripts/plan.py $(CHOSEN) $(WHERE) $(ARGS)
 
 reproduce-theory: $(STAMP) ## check the papers' formulas and theorems: "holds", or where not (ARGS="AP-P2 ...": only those)
 	@$(PY) scripts/theory.py $(ARGS)
@@ -99,8 +108,11 @@ report: $(STAMP) ## one HTML page about the finished run RUN (ARGS="split=val da
 publish: $(STAMP) ## copy finished runs' records to experiments/ and regenerate the committed tables
 	@$(PY) scripts/publish.py
 
-tensorboard: $(STAMP) ## watch all runs at http://localhost:PORT
-	$(BIN)/tensorboard --logdir runs --port $(PORT)
+status: $(STAMP) ## which trainings of TABLE=2, FIGURE=8a or all of PAPER are done, running, failed, waiting, and for how long
+	@$(PY) scripts/status.py $(CHOSEN) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
+tensorboard: $(STAMP) ## watch the runs of TABLE=2, FIGURE=8a or all of PAPER at http://localhost:PORT, named by row
+	@folder=$$($(PY) scripts/board.py $(CHOSEN) --gpus $(GPUS) $(ARGS)) && $(BIN)/tensorboard --logdir "$$folder" --port $(PORT)
 
 test: $(STAMP) ## the tests a newcomer runs (up to 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full and not stress"

@@ -146,6 +146,7 @@ class Run:
             hooks = [] if log is None else [log]
             if log:
                 log.config(text)
+                log.settings(telling_settings(cfg))
                 if self.log_state is not None:
                     log.restore(self.log_state)
             read = filter(None, (self.train_set, self.monitor_set, self.test_set))
@@ -248,7 +249,7 @@ class Run:
         write_json(self.directory / "evaluation" / cfg.splits.test / "metrics.json", metrics)
         shown = headline(metrics)
         results_shown = {f"{cfg.splits.test}/{k}": v for k, v in shown.items()}
-        log.hyperparameters(telling_settings(cfg), results_shown, training.step)
+        log.results(results_shown, training.step)
         log.note(f"{cfg.splits.test}: " + "  ".join(f"{k} {100 * v:.2f}" for k, v in shown.items()))
         record = {
             "run": str(self.directory.relative_to(cfg.runtime.runs)),

@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from rankdet.benchmark.inputs import make_setup
 from rankdet.benchmark.plots import save_plots
-from rankdet.benchmark.report import csv_text, markdown
+from rankdet.benchmark.report import as_json, csv_text, markdown
 from rankdet.benchmark.sweeps import compiler_works, measure, num_stops, plan
 from rankdet.benchmark.through_training import course_csv, read_course, save_course
 from rankdet.errors import UserError
-from rankdet.files import write_text
+from rankdet.files import write_json, write_text
 from rankdet.profiling.report import about, machine
 from rankdet.profiling.timing import Budget
 from rankdet.results.datasets import choose_data
@@ -84,6 +84,7 @@ def benchmark(args: argparse.Namespace) -> int:
     text = markdown(where, f"{choice.name} under the SSD recipe", setup, rows, notes)
     write_text(args.output / "benchmark.md", text)
     write_text(args.output / "benchmark.csv", csv_text(rows))
+    write_json(args.output / "benchmark.json", as_json(where, setup, rows))
     save_plots(rows, machine(where), args.output)
     if course is not None:
         write_text(args.output / "through_training.csv", course_csv(course.entries))

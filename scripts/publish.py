@@ -1,9 +1,13 @@
-"""Copies finished runs' records to experiments/records/ and regenerates all that experiments/published.yaml lists."""
+"""Copies finished runs' records to experiments/records/ and regenerates all that experiments/published.yaml lists.
+
+Then the page that links to all of it, experiments/README.md, and experiments/report.html, which holds all of it.
+"""
 
 import sys
 from pathlib import Path
 
 from rankdet.figures.publish import publish_figures
+from rankdet.overview.output import write_overview
 from rankdet.results.front import exit_code
 from rankdet.results.publish import publish
 
@@ -14,7 +18,7 @@ def main(root: Path = ROOT) -> int:
     """Exit code: 0, or 2 for a mistake in a file."""
 
     def act() -> int:
-        for path in [*publish(root), *publish_figures(root)]:
+        for path in [*publish(root), *publish_figures(root), *write_overview(root)]:
             print(path.relative_to(root))
         return 0
 

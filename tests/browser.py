@@ -16,6 +16,17 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 # Scripts' exceptions and console.error, what the browser itself complains about, and requests beside the page's own.
 DOMAINS = ("Runtime", "Log", "Network", "Page")
 
+# What a page looks like from within.
+MEASURE = """({
+    overflow: document.documentElement.scrollWidth - innerWidth,
+    broken: [...document.images].filter(image => !image.complete || !image.naturalWidth).length,
+    images: document.images.length,
+    dark: [...document.images].filter(image => image.currentSrc != image.src).length,
+    paper: getComputedStyle(document.body).backgroundColor,
+    links: document.links.length,
+    lost: [...document.links].filter(link => !document.getElementById(link.hash.slice(1))).length,
+})"""
+
 
 def find() -> str | None:
     """A Chromium's path, if one is installed."""

@@ -1,8 +1,10 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import browser
 import pytest
 import torch
 
@@ -16,6 +18,16 @@ torch.set_num_threads(1)
 def repo() -> Path:
     """The checkout's root."""
     return REPO
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    """A browser; the test skips where there is none, but not where a push is checked."""
+    executable = browser.find()
+    if executable is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("needs a Chromium: apt-get install chromium")
+    with browser.browser(executable, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

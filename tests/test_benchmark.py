@@ -377,13 +377,15 @@ def test_the_script_measures_prints_and_writes(main, finished, tmp_path, capsys,
     )
     printed = capsys.readouterr().out
     assert (tmp_path / "out" / "benchmark.md").read_text() in printed
+    told = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert told["about"]["device"] == "cpu"
     with (tmp_path / "out" / "benchmark.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 + 5 + 7
     assert all(float(each["seconds"]) > 0 for each in rows)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "benchmark.csv", "benchmark.md", "memory_against_batch.png", "race.png", "shares.png", "through_training.csv",
-        "through_training.png", "time_against_batch.png",
+        "benchmark.csv", "benchmark.json", "benchmark.md", "memory_against_batch.png", "race.png", "shares.png",
+        "through_training.csv", "through_training.png", "time_against_batch.png",
     ]  # fmt: skip
     for each in rows:
         laps = sum(float(each[f"{lap}_seconds"] or 0) for lap in LAPS)

@@ -4,7 +4,6 @@ import base64
 import html
 import io
 import json
-import os
 import re
 import runpy
 import shutil
@@ -308,25 +307,6 @@ def test_picture_is_a_jpeg_of_its_pixels():
 # In a browser
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    """A browser; the test skips where there is none, but not where a push is checked."""
-    executable = browser.find()
-    if executable is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("needs a Chromium: apt-get install chromium")
-    with browser.browser(executable, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
-MEASURE = """({
-    overflow: document.documentElement.scrollWidth - innerWidth,
-    broken: [...document.images].filter(image => !image.complete || !image.naturalWidth).length,
-    images: document.images.length,
-    dark: [...document.images].filter(image => image.currentSrc != image.src).length,
-    paper: getComputedStyle(document.body).backgroundColor,
-})"""
-
-
 @pytest.mark.parametrize(
     ("width", "dark", "phone"),
     [
@@ -339,9 +319,10 @@ MEASURE = """({
 def test_page_in_a_browser(chromium, page, tmp_path, width, dark, phone):
     """No error, no request, every image decoded, nothing wider than the screen, something in the screenshot."""
     assert chromium.open(page, width, dark=dark, phone=phone) == []
-    seen = chromium.evaluate(MEASURE)
+    seen = chromium.evaluate(browser.MEASURE)
     assert seen["broken"] == 0
     assert seen["images"] > 12
+    assert seen["links"] > 6 and seen["lost"] == 0
     assert seen["overflow"] <= 0
     assert (seen["dark"] > 8) == dark
     chromium.screenshot(tmp_path / "page.png")
@@ -359,13 +340,13 @@ def test_the_browser_finds_what_is_wrong(chromium, tmp_path):
     bad = tmp_path / "bad.html"
     bad.write_text(
         "<html><body style='width: 3000px'><img src='http://localhost:1/x.png'><img src='data:image/png;base64,AAAA'>"
-        "<script>console.error('oh'); nothere();</script></body></html>"
+        "<a href='#nowhere'>x</a><script>console.error('oh'); nothere();</script></body></html>"
     )
     problems = "\n".join(chromium.open(bad, 800))
     for expected in ("request: http://localhost:1/x.png", "console.error: ['oh']", "exception: Uncaught"):
         assert expected in problems
-    seen = chromium.evaluate(MEASURE)
-    assert seen["broken"] == 2
+    seen = chromium.evaluate(browser.MEASURE)
+    assert (seen["broken"], seen["lost"]) == (2, 1)
     assert seen["overflow"] > 2000
     good = tmp_path / "good.html"
     good.write_text("<html><body>well</body></html>")

@@ -58,8 +58,8 @@ def test_publishing_twice_changes_no_byte(root):
         write_record(run, 0.5)
     paths = publish(root)
     assert [path.name for path in paths] == [
-        "table-1.mini.md", "table-1.mini.csv", "table-1.mini.png",
-        "table-1.blood.md", "table-1.blood.csv", "table-1.blood.png",
+        "table-1.mini.md", "table-1.mini.csv", "table-1.mini.png", "table-1.mini.tex",
+        "table-1.blood.md", "table-1.blood.csv", "table-1.blood.png", "table-1.blood.tex",
     ]  # fmt: skip
     records = sorted((root / "experiments" / "records" / "blood" / "mini").glob("*.json"))
     assert len(records) == 4
@@ -95,7 +95,7 @@ def test_fresh_tuned_settings_are_published(root):
     assert (root / "experiments" / "tuning" / "shapes.yaml").read_bytes() == tuned.read_bytes()
     assert not (root / "experiments" / "tuning" / "blood.yaml").exists()
     assert "ap: schedule.lr 0.002, box_loss.weight 4.0" in paths[0].read_text()
-    assert "These settings were tuned on shapes, not on blood" in paths[3].read_text()
+    assert "These settings were tuned on shapes, not on blood" in paths[4].read_text()
 
 
 def test_a_new_record_replaces_that_of_the_same_row_only(tmp_path):

@@ -79,7 +79,7 @@ def test_reproduce_trains_prints_saves_and_the_second_time_only_prints(root, fro
     assert sorted(stand_in) == [(row, seed) for row in ("interpolated-no", "interpolated-yes") for seed in (0, 1)]
     assert "| Interpolated AP: no  | 20.5 ± 0.7 |" in first.out
     assert "saved runs/tables/ap-loss/table-1.mini.md" in first.out
-    assert {path.suffix for path in (root / "runs" / "tables" / "ap-loss").iterdir()} == {".md", ".csv", ".png"}
+    assert {path.suffix for path in (root / "runs" / "tables" / "ap-loss").iterdir()} == {".md", ".csv", ".png", ".tex"}
     stand_in.clear()
     directories = sorted(root.glob("runs/shapes/mini/*/seed*"))
     logs = [(directory / "log.txt").stat().st_mtime_ns for directory in directories]
@@ -180,7 +180,7 @@ def test_publish(root, front_end, capsys):
     )
     assert front_end("publish")(root) == 0
     assert capsys.readouterr().out.split() == [
-        f"experiments/ap-loss/table-1.mini.{kind}" for kind in ("md", "csv", "png")
+        f"experiments/ap-loss/table-1.mini.{kind}" for kind in ("md", "csv", "png", "tex")
     ]
     (root / "experiments" / "published.yaml").unlink()
     assert front_end("publish")(root) == 2

@@ -72,7 +72,7 @@ def test_nothing_run_at_all(tmp_path):
     assert {row.status for row in table.rows} == {"not run"}
     assert "Order by AP" not in markdown(table)
     assert len(csv_text(table).splitlines()) == 4
-    assert [path.stat().st_size > 0 for path in save_table(table, tmp_path / "out")] == [True] * 3
+    assert [path.stat().st_size > 0 for path in save_table(table, tmp_path / "out")] == [True] * 4
 
 
 def test_a_shortened_run_says_so(tmp_path):
@@ -232,7 +232,8 @@ def test_text_states_what_was_run(tmp_path):
         "Protocol: mini, version 1",
         "Data: made; trained on trainval (40 images, annotations hashed to aaaa), reported on test (20 images, bbbb).",
         "Seeds: 0, 1, 2.",
-        "500 steps, 4000 to 8000 images seen, 40 to 55 s of training. All 6 runs: 4 CPU minutes",  # 6 * 39 s = 3.9 min
+        "500 steps, 4000 to 8000 images seen (100 to 200 epochs), 40 to 55 s of training. ",
+        "All 6 runs: 4 CPU minutes",  # 6 * 39 s = 3.9 min
         "A CPU, 2 cores; torch 2.15.0, threads per run: 1",
         "commit abc123 (with uncommitted changes); runs of 2026-01-02",
         "Own overrides in every row whose loss has them: loss.delta=0.5",
@@ -253,6 +254,7 @@ def test_csv_is_tidy_and_unrounded(tmp_path):
     assert [float(value) for value in first["AP_seeds"].split(";")] == pytest.approx([12.34567, 20.0], abs=1e-12)
     assert (first["n"], first["seeds"], first["steps"], first["commit"]) == ("2", "0;1", "500;500", "abc123")
     assert (first["status"], first["AP_printed"]) == ("done", "50.0")
+    assert (first["epochs"], first["hardware"]) == ("100;100", "A CPU, 2 cores")  # 4000 images seen of 40
     assert lines[1]["AP_mean"] == "" and lines[1]["status"] == "not run"
     assert (lines[2]["status"], lines[2]["note"]) == ("not done", "no")
 
@@ -266,7 +268,7 @@ def test_equal_tables_are_equal_bytes(tmp_path):
     records = records_of(plan, {"a": [0.3, 0.31, 0.35], "b": [0.2, None, None]})
     first = save_table(collect(plan, records), tmp_path / "one")
     again = save_table(collect(plan, records), tmp_path / "two")
-    assert [path.name for path in first] == ["table-9.made.md", "table-9.made.csv", "table-9.made.png"]
+    assert [path.name for path in first] == [f"table-9.made.{kind}" for kind in ("md", "csv", "png", "tex")]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(path.name for path in first)
     assert "![bars of the table above](table-9.made.png)" in first[0].read_text()

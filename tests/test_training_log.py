@@ -57,7 +57,8 @@ def test_tensorboard_holds_the_same(tmp_path):
         for step in range(1, 5):
             log(report(step, loss=float(step)))
         log.picture(4, "val/detections", np.full((20, 30, 3), 7, np.uint8))
-        log.hyperparameters({"loss": {"delta": 0.5}, "sizes": [1, 2]}, {"test/AP": 0.25}, 4)
+        log.settings({"loss": {"delta": 0.5}, "sizes": [1, 2]})
+        log.results({"test/AP": 0.25}, 4)
     found = board(tmp_path)
     names = {"train/loss", "train/ap", "train/lr", "train/grad_norm", "speed/images_per_s"}
     assert names | {"speed/share_forward", "speed/share_loss", "test/AP"} == set(found.Tags()["scalars"])
@@ -77,7 +78,8 @@ def test_one_event_file_a_start(tmp_path):
     """add_hparams would have made a second one, and a second run in TensorBoard's list."""
     with RunLog(tmp_path, 0, 1, 1, "lines") as log:
         log(report(1))
-        log.hyperparameters({"a": 1}, {"test/AP": 0.5}, 1)
+        log.settings({"a": 1})
+        log.results({"test/AP": 0.5}, 1)
     assert len(list(tmp_path.rglob("events.out.tfevents.*"))) == 1
 
 

@@ -51,6 +51,23 @@ def csv_text(rows: Sequence[Measurement]) -> str:
     return as_csv(header, lines)
 
 
+def as_json(where: dict[str, Any], setup: Setup, rows: Sequence[Measurement]) -> dict[str, Any]:
+    """The same with where it was measured, for write_json; make plan reckons with it."""
+    measurements = [
+        {
+            "sweep": row.sweep,
+            **row.contestant._asdict(),
+            "size": row.size,
+            "images": row.images,
+            "seconds": row.seconds,
+            "images_per_second": row.images_per_second,
+            "repeats": row.repeats,
+        }
+        for row in rows
+    ]
+    return {"about": where, "backbone": setup.backbone, "num_classes": setup.num_classes, "measurements": measurements}
+
+
 def _origin(where: dict[str, Any], what: str, setup: Setup) -> str:
     commit = f"commit {where['commit'] or 'unknown'}{' and changes' if where['dirty'] else ''}"
     how = (

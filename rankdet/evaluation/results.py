@@ -13,6 +13,7 @@ from rankdet.evaluation.postprocess import Detections
 from rankdet.files import write_text
 
 Result = dict[str, Any]
+HEADLINE = ("AP", "AP50", "AP75")  # what logs show of all metrics
 FIELDS = ("image_id", "category_id", "bbox", "score")
 
 
@@ -49,8 +50,8 @@ def load_results(path: Path) -> list[Result]:
 
 
 def headline(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """AP, AP50 and AP75, fractions, without those that are undefined: what logs show of all metrics."""
-    return {key: value for key in ("AP", "AP50", "AP75") if (value := metrics[key]) is not None}
+    """Those of HEADLINE, fractions, without any that is undefined."""
+    return {key: value for key in HEADLINE if (value := metrics[key]) is not None}
 
 
 def by_category(entries: Iterable[dict[str, Any]]) -> defaultdict[int, list[dict[str, Any]]]:

@@ -47,15 +47,16 @@ def plot(draw: Callable[[Axes], None], alt: str) -> Plot:
     light = dark = out.getvalue()
     for one, other in zip(LIGHT, DARK, strict=True):
         dark = dark.replace(one, other.upper())  # upper case: not replaced again by a later pair
-    return Plot(*(_uri("image/svg+xml", svg.encode()) for svg in (light, dark)), alt)
+    return Plot(*(data_uri("image/svg+xml", svg.encode()) for svg in (light, dark)), alt)
 
 
 def picture(image: np.ndarray) -> str:
     """uint8 [H, W, 3] RGB as the data URI of a JPEG."""
     out = io.BytesIO()
     Image.fromarray(image).save(out, "JPEG", quality=82, optimize=True)
-    return _uri("image/jpeg", out.getvalue())
+    return data_uri("image/jpeg", out.getvalue())
 
 
-def _uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
+    """content as an address that a page can carry in itself. kind: image/png, ..."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -108,7 +108,8 @@ def run_facts(trained: Iterable[str], records: Sequence[Record], tested: bool = 
         *(_data_facts(name, splits, alike, tested) for name, alike in data.items()),
         f"Seeds: {_list(sorted(record['seed'] for record in records))}.",
         f"Budget of a run: {_range(record['steps'] for record in records)} steps, "
-        f"{_range(record['image_passes'] for record in records)} images seen, {min(wall):.0f} to {max(wall):.0f} s of "
+        f"{_range(record['image_passes'] for record in records)} images seen "
+        f"({_epochs(records)}), {min(wall):.0f} to {max(wall):.0f} s of "
         f"training. All {len(records)} runs: {cpu / 60:.0f} CPU minutes of training.",
         _machine(records),
         _commits(records),
@@ -130,6 +131,17 @@ def _data_facts(name: str, splits: str, records: Sequence[Record], tested: bool)
         f"Data: {name}; trained on {splits} ({_range(n['train'] for n in images)} images, annotations "
         f"hashed to {_list(h[0] for h in hashes)}){test if tested else ''}."
     )
+
+
+def epochs(record: Recorded) -> float:
+    """How often a run has seen its training images."""
+    return record["image_passes"] / record["num_images"]["train"]
+
+
+def _epochs(records: Sequence[Recorded]) -> str:
+    done = sorted({float(f"{epochs(record):.3g}") for record in records})
+    count = f"{done[0]:g}" if len(done) == 1 else f"{done[0]:g} to {done[-1]:g}"
+    return f"{count} epoch{'' if count == '1' else 's'}"
 
 
 def _machine(records: Sequence[Recorded]) -> str:

@@ -35,6 +35,14 @@ def target_parser(description: str | None, target: str, example: str) -> argpars
     parser.add_argument("--paper", default="ap-loss")
     parser.add_argument("--protocol", default="mini", help="mini | mini_long | paper")
     parser.add_argument("--data", default="", help="a data set or folder for all; by default each row has its own")
+    add_where(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
+    parser.add_argument("overrides", nargs="*", help="key=value settings on top of the manifest's")
+    return parser
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """The arguments that hardware_of reads, and --jobs."""
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs per training and node; 0: one if there is one")
     parser.add_argument("--nodes", type=int, default=1, help="machines per training, each given this command")
@@ -43,13 +51,10 @@ def target_parser(description: str | None, target: str, example: str) -> argpars
         "--launcher", choices=("queue", "slurm"), default="queue", help="who runs them: we here, or Slurm"
     )
     parser.add_argument("--slurm", default="", help='settings for it, e.g. "partition=gpu timeout_min=2880"')
-    parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
-    parser.add_argument("overrides", nargs="*", help="key=value settings on top of the manifest's")
-    return parser
 
 
 def hardware_of(args: argparse.Namespace) -> Hardware:
-    """What target_parser's arguments say of where to run."""
+    """What add_where's arguments say of where to run."""
     slurm = tuple(shlex.split(args.slurm))
     if slurm and args.launcher != "slurm":
         raise UserError(f"SLURM={args.slurm!r}: is for LAUNCHER=slurm")

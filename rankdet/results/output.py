@@ -1,18 +1,22 @@
-"""A table's three files: Markdown, CSV and the plot."""
+"""A table's files: Markdown, CSV, the plot, and LaTeX."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from rankdet.files import replacing, write_text
+from rankdet.results.latex import latex
 from rankdet.results.plots import plot_table
 from rankdet.results.render import csv_text, markdown
 from rankdet.results.tables import Table
 
 
 def save_table(table: Table, folder: Path) -> list[Path]:
-    """Writes folder/<stem>.md, .csv and .png, the stem as in Plan.file_stem; returns their paths."""
-    text = f"{markdown(table)}\n![bars of the table above]({table.plan.file_stem}.png)\n"
-    return save_three(folder, table.plan.file_stem, text, csv_text(table), lambda path: plot_table(table, path))
+    """Writes folder/<stem>.md, .csv, .png and .tex, the stem as in Plan.file_stem; returns their paths."""
+    stem = table.plan.file_stem
+    text = f"{markdown(table)}\n![bars of the table above]({stem}.png)\n"
+    paths = save_three(folder, stem, text, csv_text(table), lambda path: plot_table(table, path))
+    write_text(folder / f"{stem}.tex", latex(table))
+    return [*paths, folder / f"{stem}.tex"]
 
 
 def save_three(folder: Path, stem: str, text: str, csv: str, plot: Callable[[Path], None]) -> list[Path]:

@@ -37,7 +37,7 @@ class Progress:
         self.done += num_records
         pace = (time.monotonic() - self.start) / self.done
         left = self.total - self.done
-        self._line(f"[{self.done}/{self.total}] {text}" + (f", about {_duration(pace * left)} left" if left else ""))
+        self._line(f"[{self.done}/{self.total}] {text}" + (f", about {duration(pace * left)} left" if left else ""))
         if self.bar is not None:
             self.bar.update(num_records)
 
@@ -53,7 +53,8 @@ class Progress:
             print(text, file=self.stream, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """45 s, 12 min, 3.4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -84,6 +84,11 @@ def _data(item: Mapping[str, str]) -> DataChoice | None:
     return DataChoice(name, (f"data={item['source']}", f"data.root={name}") if "source" in item else (f"data={name}",))
 
 
+def published_table(entry: Published, root: Path) -> Table:
+    """One table of the list, from the committed records and settings alone."""
+    return _table(_plan(entry, root), root)
+
+
 def copy_tunings(plan: Plan, folder: Path) -> None:
     """Copies the tuned settings that the plan found for its own data, which may be fresh ones."""
     for (_, data), tuning in plan.tunings.items():

@@ -1,4 +1,4 @@
-"""A table as Markdown that also reads in a terminal, and as tidy CSV."""
+"""A table as cells, as Markdown that also reads in a terminal, and as tidy CSV."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from tabulate import tabulate
 
 from rankdet.files import as_csv
-from rankdet.results.describe import description
+from rankdet.results.describe import description, epochs
+from rankdet.results.registry import PrintedTable
 from rankdet.results.retests import has_retests
 from rankdet.results.tables import Score, Table, TableRow
 
@@ -19,19 +20,24 @@ def markdown(table: Table) -> str:
     name = plan.manifest.name.replace("-", " ").capitalize()
     parts = [f"# {plan.manifest.paper}, {name}: protocol {plan.protocol} on {plan.on}"]
     for printed in plan.manifest.tables:
-        rows = [row for row in table.rows if row.planned.table is printed]
-        metrics = list(printed.columns)
-        if len(metrics) <= WIDE:
-            headers = ["row", *(f"{metric} {whose}" for metric in metrics for whose in ("ours", "paper")), "n", "note"]
-            body = [_cells(row, metrics) for row in rows]
-        else:
-            headers = ["row", *metrics, "n", "note"]
-            body = [line for row in rows for line in _two_lines(row, metrics)]
+        headers, body = cells(table, printed)
         align = ["left", *["right"] * (len(headers) - 2), "left"]
         parts.append(f"**{printed.id}** {printed.title}")
         parts.append(tabulate(body, headers, tablefmt="github", disable_numparse=True, colalign=align))
     parts.append("\n".join(f"- {line}" for line in description(table)))
     return "\n\n".join(parts) + "\n"
+
+
+def cells(table: Table, printed: PrintedTable) -> tuple[list[str], list[list[str]]]:
+    """A printed table's headers and lines: ours and the paper's side by side, or below each other if there are many.
+
+    The first column and the last one are text, the others numbers."""
+    rows = [row for row in table.rows if row.planned.table is printed]
+    metrics = list(printed.columns)
+    if len(metrics) <= WIDE:
+        headers = ["row", *(f"{metric} {whose}" for metric in metrics for whose in ("ours", "paper")), "n", "note"]
+        return headers, [_cells(row, metrics) for row in rows]
+    return ["row", *metrics, "n", "note"], [line for row in rows for line in _two_lines(row, metrics)]
 
 
 def csv_text(table: Table) -> str:
@@ -124,10 +130,12 @@ def _csv_line(table: Table, row: TableRow, metrics: Sequence[str]) -> dict[str, 
         "steps": _join(record["steps"] for record in records),
         "planned_steps": _join(record["planned_steps"] for record in records),
         "image_passes": _join(record["image_passes"] for record in records),
+        "epochs": _join(f"{epochs(record):.4g}" for record in records),
         "train_seconds": _join(record["train_seconds"] for record in records),
         "cpu_seconds": _join(record["cpu_seconds"] for record in records),
         "stale": int(row.status == "stale"),
         "num_stale": sum(bool(found.stale) for found in row.matches),
+        "hardware": _join(dict.fromkeys(record["hardware"] for record in records)),
         "commit": _join(dict.fromkeys(record["commit"] for record in records)),
         "config_hash": run.config_hash if run else "",
         "data_hash": _join(dict.fromkeys(record["data_hash"] for record in records)),

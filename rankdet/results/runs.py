@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from rankdet.config import compose, config_hash, detector_name, run_directory
 from rankdet.results.datasets import quoted, unquoted
 from rankdet.results.tuning import RETINANET
@@ -75,16 +77,22 @@ def make_runs(
     label: str, overrides: tuple[str, ...], seeds: tuple[int, ...], root: Path, tuned: tuple[str, ...] = ()
 ) -> tuple[Run, ...]:
     """The runs of one config, a seed each. tuned: which of the overrides tuning found."""
-    folder, digest, version, *rest = _composed(overrides, seeds[0])
+    folder, digest, version, *rest = _composed(overrides)
     return tuple(
         Run(overrides, seed, root / folder / f"seed{seed}", digest, version, label, tuned, *rest) for seed in seeds
     )
 
 
 @lru_cache(maxsize=1024)
-def _composed(overrides: tuple[str, ...], seed: int) -> tuple[Path, str, int, str, str, str]:
+def config_of(overrides: tuple[str, ...]) -> DictConfig:
+    """The config of a run but for its seed; do not write into it."""
+    return compose([*overrides])
+
+
+@lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...]) -> tuple[Path, str, int, str, str, str]:
     """What a run's config says of it: folder of its seeds, hash, protocol version, split, detector, test split."""
-    cfg = compose([*overrides, f"seed={seed}"])
+    cfg = config_of(overrides)
     version, split = int(cfg.protocol.version), str(cfg.splits.train)
     return run_directory(cfg).parent, config_hash(cfg), version, split, detector_name(cfg), str(cfg.splits.test)
 

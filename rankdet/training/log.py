@@ -110,13 +110,24 @@ class RunLog:
         """The run's config as a page of TensorBoard's TEXT tab."""
         self.board.add_text("config", f"```yaml\n{yaml}```", self.first_step)
 
-    def hyperparameters(self, config: dict[str, Any], metrics: dict[str, float], step: int) -> None:
-        """The run's row in TensorBoard's HPARAMS tab, in its own event file (add_hparams would make another)."""
-        flat = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flatten(config).items()}
-        for summary in hparams(flat, metrics):
-            self.board.file_writer.add_summary(summary)
+    def settings(self, config: dict[str, Any]) -> None:
+        """The run's row in TensorBoard's HPARAMS tab, in the run's own event file (add_hparams would make another).
+
+        Which columns there are is left to TensorBoard, or to make tensorboard: a run knows its own settings alone."""
+        _, start, _ = hparams(plain_settings(config), {})
+        self.board.file_writer.add_summary(start)
+
+    def results(self, metrics: dict[str, float], step: int) -> None:
+        """What that row ends with."""
+        _, _, end = hparams({}, metrics)
+        self.board.file_writer.add_summary(end)
         for name, value in metrics.items():
             self.board.add_scalar(name, value, step)
+
+
+def plain_settings(config: dict[str, Any]) -> dict[str, bool | int | float | str]:
+    """Nested settings by dotted names, as TensorBoard takes them: lists and null as text."""
+    return {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flatten(config).items()}
 
 
 def truncate_after(path: Path, step: int) -> None:

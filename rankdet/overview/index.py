@@ -1,0 +1,111 @@
+"""experiments/README.md: where every table and figure stands, with links to what there is of it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from rankdet.figures.manifest import load_figure
+from rankdet.overview.published import Edition
+from rankdet.overview.targets import names
+from rankdet.results.manifest import load_manifest
+from rankdet.results.registry import PrintedTable, Registry, load_registry
+
+PAPERS = {
+    "ap-loss": "AP-loss (TPAMI 2020)",
+    "alrp": "aLRP loss (NeurIPS 2020)",
+    "dr-loss": "DR loss (CVPR 2020), supplement",
+    "harmonic": "Harmonic loss (CVPR 2021), supplement",
+    "pap": "Parameterized AP loss (NeurIPS 2021), supplement",
+}  # by their names in the registry, which has none of the harmonic loss: it prints no table
+KINDS = {"md": "table", "csv": "CSV", "tex": "LaTeX", "png": "plot", "svg": "SVG"}
+FIGURE_KINDS = KINDS | {"md": "text", "csv": "points"}
+HEADERS = ("", "what it shows", "protocol", "data", "done", "seeds", "newest run", "files")
+ELSEWHERE = {
+    "profile/profile.md": "What the losses cost (make profile-loss)",
+    "profile/loading.md": "What loading images costs (make profile-loading)",
+    "benchmark/benchmark.md": "What a training step costs (make benchmark)",
+    "theory/theory.md": "The papers' formulas and theorems, checked (make reproduce-theory)",
+}
+HEAD = """# Experiments
+
+Written by `make publish` from the committed records; not to be edited. A row is done when all of its seeds are; rows
+that a paper quotes from elsewhere do not count. `make publish` also writes `report.html` beside this page: all of it
+in one file, plots included, to be read offline; it is not under version control.
+
+Protocol mini trains a small detector on drawn shapes for about a minute. It compares the order of rows and neither
+confirms nor refutes a paper's numbers. `make plan` says what is left to train, `make status` what is running."""
+
+
+def index(root: Path, published: Sequence[Edition]) -> str:
+    """The page. Every paper's tables are there, also those for which nothing has been done."""
+    registry = load_registry(root / "experiments" / "registry.yaml")
+    parts = [HEAD]
+    for paper, title in PAPERS.items():
+        lines = [*_tables(root, paper, registry, published), *_figures(root, paper, published)]
+        table = tabulate(lines, HEADERS, tablefmt="pipe", disable_numparse=True, stralign=None)
+        parts += [f"## {title}", table if lines else "It prints no table."]
+    folder = root / "experiments"
+    there = [f"- [{text}]({path})" for path, text in ELSEWHERE.items() if (folder / path).is_file()]
+    missing = [f"- {text}: nothing published" for path, text in ELSEWHERE.items() if not (folder / path).is_file()]
+    return "\n\n".join([*parts, "## Beside the tables", "\n".join([*there, *missing])]) + "\n"
+
+
+def _tables(root: Path, paper: str, registry: Registry, published: Sequence[Edition]) -> Iterator[list[str]]:
+    """A line for each edition of each manifest in the order of the registry, or for a printed table without any."""
+    folder = root / "experiments" / paper
+    manifests = {}
+    for name in names(root, paper) if folder.is_dir() else ():
+        if name.startswith("table"):
+            manifests |= {printed.id: name for printed in load_manifest(folder / f"{name}.yaml", registry).tables}
+    seen = set()
+    for printed in registry.tables.values():
+        name = manifests.get(printed.id)
+        if printed.id.partition("/")[0] != paper or (name and name in seen):
+            continue
+        seen.add(name)
+        own = [edition for edition in published if (edition.paper, edition.name) == (paper, name)]
+        yield from (_line(root, edition, KINDS) for edition in own)
+        if not own:
+            yield _empty(printed, name)
+
+
+def _figures(root: Path, paper: str, published: Sequence[Edition]) -> Iterator[list[str]]:
+    folder = root / "experiments" / paper
+    for name in names(root, paper) if folder.is_dir() else ():
+        if name.startswith("figure"):
+            own = [edition for edition in published if (edition.paper, edition.name) == (paper, name)]
+            yield from (_line(root, edition, FIGURE_KINDS) for edition in own)
+            if not own:
+                yield _waiting(name, load_figure(folder / f"{name}.yaml").title)
+
+
+def _line(root: Path, edition: Edition, kinds: dict[str, str]) -> list[str]:
+    stem = f"{edition.paper}/{edition.stem}"
+    files = [f"[{text}]({stem}.{kind})" for kind, text in kinds.items() if _exists(root, f"{stem}.{kind}")]
+    seeds = ", ".join(map(str, edition.seeds)) or "-"
+    state = [edition.protocol or "-", edition.data or "-", edition.done, seeds, edition.newest or "-"]
+    return [f"**{called(edition.name)}**", edition.title, *state, " ".join(files)]
+
+
+def _exists(root: Path, path: str) -> bool:
+    return (root / "experiments" / path).is_file()
+
+
+def _empty(printed: PrintedTable, name: str | None) -> list[str]:
+    if name is not None:
+        return _waiting(name, printed.title)
+    if printed.kind == "measured":
+        state = f"not yet: {len(printed.own_rows())} own rows"
+    else:
+        state = "nothing to train: `make reproduce-theory` works it out"
+    return [called(printed.id.partition("/")[2]), printed.title, "-", "-", state, "-", "-", ""]
+
+
+def _waiting(name: str, title: str) -> list[str]:
+    return [f"**{called(name)}**", title, "-", "-", f"nothing published: `make reproduce-{name}`", "-", "-", ""]
+
+
+def called(name: str) -> str:
+    """Table 2, Figure 8a."""
+    return name.replace("-", " ").capitalize()
