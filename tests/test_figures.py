@@ -327,7 +327,7 @@ def test_mistakes_name_file_and_key(tmp_path, old, new, message):
     [
         (["figure-9"], "figure-9.yaml: no such manifest; there are: figure-1, figure-2, figure-3"),
         (["figure-1", "--protocol", "tiny"], "PROTOCOL=tiny"),
-        (["figure-1", "--protocol", "paper"], "PROTOCOL=paper: the drawn set is for mini"),
+        (["figure-1", "--protocol", "paper", "--data", "shapes"], "PROTOCOL=paper: the drawn set is for mini"),
         (["figure-1", "--data", "nowhere"], "DATA=nowhere"),
     ],
 )

@@ -28,7 +28,7 @@ MIB = 2**20
 
 def measured(loss, images, seconds, loss_seconds, mib, sweep=BY_LOSS):
     laps = {"data": 0.1, "forward": 0.1, "matching": 0.1, "loss": loss_seconds, "backward": 0.1}
-    return Measurement(sweep, OUR_DEFAULT._replace(loss=loss), 64, images, seconds, laps, 3, mib and mib * MIB)
+    return Measurement(sweep, OUR_DEFAULT._replace(loss=loss), 64, images, (seconds,) * 3, laps, mib and mib * MIB)
 
 
 ROWS = [

@@ -87,7 +87,8 @@ def root(repo, tmp_path):
     """A checkout with a table and a figure of each kind."""
     folder = tmp_path / "experiments" / "ap-loss"
     folder.mkdir(parents=True)
-    shutil.copy(repo / "experiments" / "registry.yaml", tmp_path / "experiments")
+    for name in ("registry.yaml", "datasets.yaml"):
+        shutil.copy(repo / "experiments" / name, tmp_path / "experiments")
     figures = {"figure-5": PICTURES, "figure-6": SNAPSHOTS, "figure-7": ANCHORS, "figure-10": COURSE}
     for name, text in ({"table-1": TABLE} | figures).items():
         (folder / f"{name}.yaml").write_text(text)

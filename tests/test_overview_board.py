@@ -17,7 +17,8 @@ from tensorboard.plugins.hparams import metadata
 from rankdet.config import telling_settings
 from rankdet.overview.board import make_board
 from rankdet.overview.targets import load_target
-from rankdet.results.plan import choose_data, config_of
+from rankdet.results.datasets import choose_data
+from rankdet.results.runs import config_of
 from rankdet.training.log import RunLog
 
 

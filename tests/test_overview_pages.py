@@ -12,7 +12,7 @@ from results_made_up import record_content
 from rankdet.overview.index import PAPERS
 from rankdet.overview.output import write_overview
 from rankdet.overview.targets import load_target
-from rankdet.results.plan import choose_data
+from rankdet.results.datasets import choose_data
 from rankdet.results.publish import publish
 from rankdet.results.registry import load_registry
 

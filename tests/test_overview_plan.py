@@ -11,7 +11,7 @@ from results_made_up import write_record
 from rankdet.errors import UserError
 from rankdet.overview.cost import SIZES, read_speeds, work
 from rankdet.overview.targets import distinct, load_target, names
-from rankdet.results.plan import choose_data
+from rankdet.results.datasets import choose_data
 from rankdet.results.reading import read_yaml
 
 VOC_STEPS = 331_020  # 160 epochs of 16 551 images, 8 a step

@@ -15,7 +15,7 @@ from rankdet.overview.cost import Work
 from rankdet.overview.state import DONE, FAILED, RUNNING, WAITING, Standing, seconds_left, standing
 from rankdet.overview.status import counts
 from rankdet.overview.targets import load_target
-from rankdet.results.plan import choose_data
+from rankdet.results.datasets import choose_data
 
 HOLD = "import sys, time; from pathlib import Path; from rankdet.training.lock import run_lock\n"
 HOLD += "with run_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"

@@ -56,7 +56,7 @@ class BenchmarkFigure:
         """Runs the benchmark, unless this checkout has."""
         if (self.root / "runs" / "benchmark" / CSV).is_file():
             return
-        device = ["--device", "cuda"] if work.gpus else []
+        device = ["--device", "cuda"] if work.hardware.gpus else []
         line = [sys.executable, str(Path("scripts") / "benchmark.py"), *device]
         work.do(as_typed(line), lambda: self._measure(line))
 
