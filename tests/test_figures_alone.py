@@ -39,9 +39,10 @@ ROWS = [
 
 @pytest.fixture
 def root(repo, tmp_path):
-    """A checkout with a figure for memory, one for time, and nothing to publish but these."""
+    """A checkout with a figure for memory, one for time, and nothing to publish but these; a grid lies about."""
     folder = tmp_path / "experiments" / "ap-loss"
     folder.mkdir(parents=True)
+    shutil.copytree(repo / "experiments" / "tuning", tmp_path / "experiments" / "tuning")
     (folder / "figure-9.yaml").write_text(MEMORY)
     (folder / "figure-11.yaml").write_text(MEMORY.replace("quantity: memory", "quantity: time"))
     (tmp_path / "experiments" / "published.yaml").write_text("[]\n")
@@ -192,10 +193,7 @@ class TestComputed:
         assert [[row[name] for name in ("t_i", "t_i1", "t_i2", "t_i3")] for row in rows] == [
             ["2", "0", "1", "0"], ["0", "0", "0", "0"], ["-1", "-1", "-1", "-1"], ["3", "0", "0", "1"],
         ]  # fmt: skip
-        assert (
-            "14 pairs; a positive's terms sum to 0.2500 in the mean, and ap_loss gives 0.2500"
-            in shown.measured["pairs"]
-        )
+        assert "14 pairs; a positive's terms sum to 0.2500 in the mean, ap_loss gives 0.2500" in shown.measured["pairs"]
 
     def test_the_commands(self, repo, root, figure, publish, capsys):
         """Published without being listed, the same as made."""

@@ -178,11 +178,17 @@ class TestSnapshots:
         publish(root, "figure-6")
         assert files_in(root / "experiments") == before
 
-    def test_the_users_settings_come_last(self, root):
+    def test_the_users_settings_come_last_and_an_unwatched_run_is_named(self, root):
         manifest = load_figure(root / "experiments/ap-loss/figure-6.yaml")
         made = reproduction(manifest, "mini", choose_data("shapes"), root, ("schedule.monitor_every=80",))
         (run, _) = made.of.series()["one"]
         assert "schedule.monitor_every=80" in run.overrides and "schedule.monitor_every=400" not in run.overrides
+        assert seen(run, "AP") is None
+        run.directory.mkdir(parents=True)
+        (run.directory / "record.json").write_text(json.dumps(record_content(run, 0.3, split="val")))
+        (run.directory / "log.jsonl").write_text('{"step": 100, "train/loss": 1.0}\n')
+        with pytest.raises(UserError, match=r"log\.jsonl: nothing is logged as 'val/AP'; remove the run"):
+            seen(run, "AP")
 
     def test_nothing_run(self, root, figure, monkeypatch, capsys):
         monkeypatch.setattr(launch, "command", lambda run, gpus=0: [sys.executable, "-c", "raise SystemExit(1)"])
@@ -201,13 +207,6 @@ class TestSnapshots:
         out = capsys.readouterr().out
         assert "highest mean of 1 at 3 of 3 snapshots" in out
         assert re.search(r"\| eight images +\| +- \| +- \| +- \| +- \| +0 \| not run +\|", out)
-
-    def test_a_run_that_was_not_watched_is_named(self, root, figure, started):
-        assert figure(["figure-6"], root) == 0
-        log = started[0].directory / "log.jsonl"
-        log.write_text('{"step": 100, "train/loss": 1.0}\n')
-        with pytest.raises(UserError, match=r"log\.jsonl: nothing is logged as 'val/AP'; remove the run"):
-            seen(started[0], "AP")
 
 
 class TestCourse:
@@ -274,6 +273,7 @@ class TestAnchors:
         assert found.overlap.sum() == 9 * 6 * (192 + 48 + 12)
         assert found.record["split"] == "test"
 
+    @pytest.mark.full
     def test_counts_from_here_and_as_published(self, root, figure, publish, started, trained, capsys):
         """The stand-in's runs get the tiny run's counts; what is published needs neither runs nor weights."""
         count(trained)
@@ -312,6 +312,7 @@ class TestAnchors:
 
 
 class TestPictures:
+    @pytest.mark.full
     def test_drawn_where_all_runs_are_there(self, root, publish, trained):
         """The second and the third of the tiny run's nine images; right and missed ones are their objects. Nothing is
         written before both runs are finished."""

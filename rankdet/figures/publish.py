@@ -20,6 +20,8 @@ def publish_figures(root: Path) -> list[Path]:
         manifest = load_figure(experiments / entry.paper / f"{entry.name}.yaml")
         paths += _publish(manifest, reproduction(manifest, entry.protocol, entry.data, root))
     for path in sorted(experiments.glob("*/figure-*.yaml")):
+        if path.parent.name == "tuning":  # grids, which are named after their figures
+            continue
         manifest = load_figure(path)
         figure = standing_alone(manifest, root)
         if figure is not None:
