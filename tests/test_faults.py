@@ -1,7 +1,8 @@
-"""What may happen to a run from outside: a full disk, a clock that jumps, a moved checkout. Nothing is lost by it."""
+"""What may happen to a run from outside: a signal, a full disk, a jumping clock, a moved checkout. Nothing is lost."""
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,10 +13,12 @@ import pytest
 import tiny
 import torch
 from test_train_command import Run, assert_same, copy_of, unbroken  # noqa: F401
+from test_train_stop import steps, told
 
 from rankdet import train
 from rankdet.config import compose, run_directory
 from rankdet.training.checkpoint import list_checkpoints
+from rankdet.training.codes import STOPPED
 
 LIBFAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 # A tiny run's checkpoints take 11 MB each, of which two are kept while a third is written.
@@ -71,6 +74,18 @@ def continued(unbroken, folder):  # noqa: F811
     run = copy_of(unbroken, folder)
     list_checkpoints(run.file("checkpoints"))[0].unlink()
     return run
+
+
+def test_told_to_stop(unbroken, tmp_path):  # noqa: F811
+    """Told in step 15 of 16, between two checkpoints and two entries of the log: the step is finished and kept."""
+    run = continued(unbroken, tmp_path)
+    assert tiny.in_child(told, 15, signal.SIGTERM, run.arguments) == STOPPED == 99
+    assert steps(run) == [15, 14]
+    assert not run.file("record.json").exists()
+    done = tiny.call(train.main, run.arguments)
+    assert done.code == 0
+    assert "continuing at step 15" in done.err
+    assert_same(run, unbroken)
 
 
 def test_a_renamed_checkout(unbroken, tmp_path, monkeypatch):  # noqa: F811

@@ -168,7 +168,7 @@ class TestJobs:
     def test_told_to_stop_it_is_put_back_and_goes_on(self, real_slurm, tmp_path, monkeypatch):
         """What Slurm sends ahead of a time limit, here by scancel: a checkpoint, the queue again, the unbroken bits."""
         monkeypatch.chdir(tmp_path)
-        long = ["schedule.length=400", "runtime.checkpoint_every=1000", "splits.monitor=null"]
+        long = ["schedule.length=200", "runtime.checkpoint_every=1000", "splits.monitor=null"]
         alone = Run(tmp_path / "alone", *long)
         assert tiny.call(train.main, alone.arguments).code == 0
         there = Run(tmp_path / "there", *long)
@@ -180,7 +180,7 @@ class TestJobs:
         )
         waiting = subprocess.Popen([sys.executable, "-c", program], env=tiny_environment())
         try:
-            deadline = time.monotonic() + 180
+            deadline = time.monotonic() + 900
             while not (there.file("log.jsonl").exists() and there.log()) and time.monotonic() < deadline:
                 time.sleep(0.05)
             (job,) = slurm_cluster.jobs()

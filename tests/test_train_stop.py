@@ -1,4 +1,4 @@
-"""Told to stop by a signal: the step is finished, a checkpoint written, and the rest has the unbroken run's bits."""
+"""Told to stop by a signal: at which moment, by how many processes. That nothing is lost by it is in test_faults.py."""
 
 import os
 import signal
@@ -50,21 +50,6 @@ def tell_in_step(step, signum):
 
 def steps(run):
     return [int(path.stem.removeprefix("step-")) for path in list_checkpoints(run.directory / "checkpoints")]
-
-
-def test_the_step_is_finished_and_kept(unbroken, tmp_path):
-    """Told in step 5 of 16, where a checkpoint is due every 100, and an entry of the log after step 6.
-
-    The same command ends as if nothing had been.
-    """
-    run = Run(tmp_path, "runtime.checkpoint_every=100")
-    assert tiny.in_child(told, 5, signal.SIGTERM, run.arguments) == STOPPED == 99
-    assert steps(run) == [5]
-    assert not (run.directory / "record.json").exists()
-    done = tiny.call(train.main, run.arguments)
-    assert done.code == 0
-    assert "continuing at step 5" in done.err
-    assert_same(run, unbroken)
 
 
 @pytest.mark.full
