@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rankdet.figures.kinds import reproduction, standing_alone
 from rankdet.figures.manifest import FigureManifest, load_figure
-from rankdet.overview.targets import load_target
+from rankdet.overview.targets import data_names, load_target
 from rankdet.results.publish import Published, load_published, published_table
 from rankdet.results.records import Record
 from rankdet.results.tables import Table
@@ -44,7 +44,8 @@ def _table(entry: Published, root: Path) -> Edition:
     table = published_table(entry, root)
     plan = table.plan
     title = "; ".join(printed.title for printed in plan.manifest.tables)
-    where = (entry.paper, entry.name, plan.file_stem, title, plan.protocol, plan.data.name)
+    data = data_names(plan.runs()) or plan.data.name
+    where = (entry.paper, entry.name, plan.file_stem, title, plan.protocol, data)
     return Edition(*where, _rows_done(table), *_seeds_and_date(table.records))
 
 

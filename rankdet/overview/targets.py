@@ -79,9 +79,18 @@ def load_target(
 
 
 def _table(plan: Plan) -> Target:
-    parts = tuple(Part(row.printed.label, row.runs, row.why) for row in plan.rows)
-    where = (plan.manifest.paper, plan.manifest.name, plan.protocol, plan.data.name)
-    return Target(*where, parts, tuple(plan.runs()), planned_retests(plan))
+    parts = [Part(row.printed.label, row.runs, row.why) for row in plan.rows]
+    order = tuple(plan.runs())
+    first = [run for run in order if not any(run in part.runs for part in parts)]
+    if first:
+        parts = [Part("trainings that others start from", tuple(first)), *parts]
+    where = (plan.manifest.paper, plan.manifest.name, plan.protocol, data_names(order) or plan.data.name)
+    return Target(*where, tuple(parts), order, planned_retests(plan))
+
+
+def data_names(runs: Iterable[Run]) -> str:
+    """The data sets of some runs, by the folders that these lie in."""
+    return ", ".join(dict.fromkeys(run.directory.parents[2].name for run in runs))
 
 
 @dataclass
