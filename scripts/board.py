@@ -16,8 +16,8 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 
     def act() -> int:
         targets = chosen_targets(args, root)
-        parts = [targets[0].name if len(targets) == 1 else args.paper, args.protocol]
-        parts += [targets[0].data] if targets[0].data else []
+        name = targets[0].name if len(targets) == 1 else args.paper
+        parts = filter(None, (name, args.protocol, Path(args.data).name))
         print(make_board(targets, root / "runs" / "tensorboard" / ".".join(parts)).relative_to(root))
         return 0
 

@@ -68,6 +68,7 @@ def test_runs_are_found_by_their_rows(root):
     assert set(found.Runs()) == {".", *rows, "interpolated-no/seed1"}
 
 
+@pytest.mark.full
 def test_again_for_other_targets(root):
     """Links of before are gone, those they led to are not; a shared run is there once, under its first table."""
     one, eight = target(root, "table-1"), target(root, "table-8")

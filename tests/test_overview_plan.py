@@ -12,6 +12,7 @@ from rankdet.errors import UserError
 from rankdet.overview.cost import SIZES, read_speeds, work
 from rankdet.overview.targets import distinct, load_target, names
 from rankdet.results.datasets import choose_data
+from rankdet.results.plan import Plan
 from rankdet.results.reading import read_yaml
 
 VOC_STEPS = 331_020  # 160 epochs of 16 551 images, 8 a step
@@ -62,6 +63,18 @@ def test_a_training_counts_once(root):
     assert [part.why for part in found[1].parts] == [None, "far too random", None]
 
 
+def test_a_training_that_a_row_starts_from_comes_first(root, monkeypatch):
+    """It is no row of the table, only among its runs."""
+    (other,) = [target for target in targets(root) if target.name == "figure-8a"]
+    usual = Plan.runs
+    monkeypatch.setattr(Plan, "runs", lambda plan: [*other.order, *usual(plan)])
+    monkeypatch.setattr("rankdet.overview.targets.planned_retests", lambda plan: {})
+    found = load_target("table-1", "ap-loss", "mini", choose_data("shapes"), root)
+    assert found.parts[0].runs == other.order, [part.label for part in found.parts]
+    assert len(found.parts) == 3
+    assert len(found.order) == 5
+
+
 def test_the_commands_are_a_script_that_starts_nothing(root, main, capsys):
     """Of the finished training there is no command, of a shared one a single one, and bash reads it all."""
     write_record(targets(root)[0].order[0], 0.3)
@@ -79,12 +92,14 @@ def test_the_commands_are_a_script_that_starts_nothing(root, main, capsys):
     assert not list((root / "runs").rglob("log.txt"))
 
 
+@pytest.mark.full
 def test_the_paper_protocol_where_its_data_are_not(root):
     for run in distinct(targets(root, "paper", "voc0712")):
         assert work(run, root).steps == VOC_STEPS
         assert work(run, root).image_passes == 8 * VOC_STEPS
 
 
+@pytest.mark.full
 def test_gpu_hours_where_measured(root, main, capsys):
     """2 648 160 image passes at 100 a second are 7.356 hours; a row that samples was not measured, nor was a CPU."""
     benchmark(root, "benchmark")

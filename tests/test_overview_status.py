@@ -77,7 +77,9 @@ def test_each_state(tmp_path, held):
     [
         ("RuntimeError: out of memory", FAILED),
         ("torch.OutOfMemoryError: CUDA", FAILED),
-        ("process 1 ended with exit code 3", FAILED),
+        ("error: loss is nan at step 7\nprocess 1 ended with exit code 3", FAILED),
+        ("stopped by SIGUSR1; the same command continues\nprocess 0 ended with exit code 99", WAITING),
+        ("KeyboardInterrupt", WAITING),
         ("runs/x: another process is training this run", WAITING),
         ("step  50/500  loss 0.5\rstep 100/500", WAITING),
         (" ", WAITING),

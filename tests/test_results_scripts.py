@@ -179,9 +179,8 @@ def test_publish(root, front_end, capsys):
         "- {paper: ap-loss, table: table-1, protocol: mini, data: shapes}\n"
     )
     assert front_end("publish")(root) == 0
-    assert capsys.readouterr().out.split() == [
-        f"experiments/ap-loss/table-1.mini.{kind}" for kind in ("md", "csv", "png", "tex")
-    ]
+    files = [f"ap-loss/table-1.mini.{kind}" for kind in ("md", "csv", "png", "tex")]
+    assert capsys.readouterr().out.split() == [f"experiments/{name}" for name in (*files, "README.md", "report.html")]
     (root / "experiments" / "published.yaml").unlink()
     assert front_end("publish")(root) == 2
     assert "published.yaml: no such file" in capsys.readouterr().err

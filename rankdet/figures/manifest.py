@@ -45,6 +45,11 @@ class FigureManifest:
         return self.path.stem
 
 
+def figure_manifests(experiments: Path) -> list[Path]:
+    """The manifests of all papers' figures; the grids in tuning/ that are named after figures are none."""
+    return sorted(path for path in experiments.glob("*/figure-*.yaml") if path.parent.name != "tuning")
+
+
 def load_figure(path: Path) -> FigureManifest:
     """Reads and checks one manifest; UserError naming the file and the key for anything unknown, missing or wrong."""
     if not path.is_file():

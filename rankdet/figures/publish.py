@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rankdet.figures.content import Reproduction
 from rankdet.figures.kinds import reproduction, standing_alone
-from rankdet.figures.manifest import FigureManifest, load_figure
+from rankdet.figures.manifest import FigureManifest, figure_manifests, load_figure
 from rankdet.figures.output import save_figure
 from rankdet.results.publish import load_published
 
@@ -19,7 +19,7 @@ def publish_figures(root: Path) -> list[Path]:
     for entry in load_published(experiments / "published.yaml", "figure"):
         manifest = load_figure(experiments / entry.paper / f"{entry.name}.yaml")
         paths += _publish(manifest, reproduction(manifest, entry.protocol, entry.data, root))
-    for path in sorted(experiments.glob("*/figure-*.yaml")):
+    for path in figure_manifests(experiments):
         if path.parent.name == "tuning":  # grids, which are named after their figures
             continue
         manifest = load_figure(path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankdet.figures.kinds import reproduction, standing_alone
-from rankdet.figures.manifest import FigureManifest, load_figure
+from rankdet.figures.manifest import FigureManifest, figure_manifests, load_figure
 from rankdet.overview.targets import load_target
 from rankdet.results.publish import Published, load_published, published_table
 from rankdet.results.records import Record
@@ -35,8 +35,7 @@ def editions(root: Path) -> list[Edition]:
     path = root / "experiments" / "published.yaml"
     tables = [_table(entry, root) for entry in load_published(path, "table")]
     figures = [_figure(entry, root) for entry in load_published(path, "figure")]
-    manifests = sorted((root / "experiments").glob("*/figure-*.yaml"))
-    alone = [_alone(load_figure(manifest), root) for manifest in manifests]
+    alone = [_alone(load_figure(manifest), root) for manifest in figure_manifests(root / "experiments")]
     return [*tables, *figures, *filter(None, alone)]
 
 

@@ -16,7 +16,8 @@ from rankdet.training.lock import is_taken
 DONE, RUNNING, FAILED, WAITING = "done", "running", "failed", "waiting"
 STATES = (DONE, RUNNING, FAILED, WAITING)
 # How a log ends after a mistake, a loss that is not finite, or an exception; otherwise the training was broken off.
-FAULT = re.compile(r"error: |[\w.]*(Error|Exception|Interrupt)\b|process \d+ ended with exit code ")
+FAULT = re.compile(r"error: |[\w.]*(Error|Exception)\b")
+OF_TORCHRUN = re.compile(r"process \d+ ended with exit code ")  # whatever the process itself said before
 LAST_BYTES = 16_384
 RECENT = 5  # entries of the log that a run's speed is taken from
 
@@ -91,8 +92,8 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _last_line(path: Path) -> str | None:
-    lines = [line.strip() for line in re.split(r"[\r\n]+", _tail(path)) if line.strip()]
-    return lines[-1] if lines else None
+    lines = [line.strip() for line in re.split(r"[\r\n]+", _tail(path))]
+    return next((line for line in reversed(lines) if line and not OF_TORCHRUN.match(line)), None)
 
 
 def _tail(path: Path) -> str:

@@ -82,17 +82,14 @@ def load_target(
 
 
 def _table(plan: Plan) -> Target:
-    rows = [Part(row.printed.label, row.runs, row.why) for row in plan.rows]
-    runs = tuple(plan.runs())
-    of_rows = {run for row in rows for run in row.runs}
-    first = _by_label([run for run in runs if run not in of_rows])  # rows start from their weights
+    parts = [Part(row.printed.label, row.runs, row.why) for row in plan.rows]
+    order = tuple(plan.runs())
+    of_rows = {run for part in parts for run in part.runs}
+    first = [run for run in order if run not in of_rows]
+    if first:
+        parts = [Part("trainings that others start from", tuple(first)), *parts]
     where = (plan.manifest.paper, plan.manifest.name, plan.protocol, ", ".join(plan.data_names))
-    return Target(*where, (*first, *rows), runs, planned_retests(plan))
-
-
-def _by_label(runs: Sequence[Run]) -> list[Part]:
-    labels = dict.fromkeys(run.label for run in runs)
-    return [Part(label, tuple(run for run in runs if run.label == label)) for label in labels]
+    return Target(*where, tuple(parts), order, planned_retests(plan))
 
 
 @dataclass
@@ -115,7 +112,8 @@ def _figure(path: Path, protocol: str, data: DataChoice | None, root: Path, args
     wanted = _Wanted(root, jobs=1, hardware=ANY, dry_run=True)
     figure.make(wanted)
     order = _distinct(wanted.runs)
-    parts = tuple(_by_label(order))
+    labels = dict.fromkeys(run.label for run in order)
+    parts = tuple(Part(label, tuple(run for run in order if run.label == label)) for label in labels)
     besides = tuple(wanted.besides)
     if isinstance(figure, TrainedFigure) and figure.plan.protocol in MINI and figure.plan.tuned is None:
         grid = figure.plan.trained.tuning
