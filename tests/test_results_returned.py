@@ -127,6 +127,7 @@ def test_numbers_come_back_into_the_table(checkout, command, capsys):
     assert cells[2:5] == ["85.0 ± 0.7", "91.0 ± 1.4", "-"]
     assert cells[-3] == "2" and cells[-2].startswith("as the server returned it on 20")
     assert "2 of 2 seeds wait" in line_of(out, "AP-loss500+ (ResNet-101)")
+    assert "- Rows on VOC2012 test show what the evaluation server returned" in out
     assert out.count("submit runs/") == 2 == len(outstanding(plan))
 
 
