@@ -21,7 +21,7 @@ def registry(repo):
     [
         ("table-1", "mini", 11, 9),
         ("table-2", "mini", 12, 12),
-        ("table-2", "mini_long", 12, 12),
+        pytest.param("table-2", "mini_long", 12, 12, marks=pytest.mark.full),
         ("table-8", "mini", 3, 3),
         ("table-10", "mini", 4, 4),
         ("table-14", "mini", 12, 12),

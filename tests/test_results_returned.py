@@ -4,6 +4,7 @@ import json
 import runpy
 import shutil
 import tarfile
+from dataclasses import replace
 
 import pytest
 from results_made_up import record_content
@@ -16,7 +17,7 @@ from rankdet.results.publish import publish
 from rankdet.results.registry import load_registry
 from rankdet.results.retests import file_hash, planned_retests
 from rankdet.results.returned import read_returned, returned_path, store
-from rankdet.results.submissions import find_submission, outstanding, submit
+from rankdet.results.submissions import enter_command, find_submission, outstanding, submit
 from rankdet.robustness.conditions import SUITE_VERSION
 
 
@@ -97,6 +98,8 @@ def test_reproducing_writes_the_archives_and_says_where_they_go(checkout, comman
     assert len(lines) == len(outstanding(plan)) == 4
     assert "_voc2012_comp4.tar.gz to http://host.robots.ox.ac.uk:8080 as VOC2012, comp4; then make " in lines[0]
     assert lines[0].endswith("enter-result TABLE=5 ROW=ap-loss500 SEED=0 mAP50=... aero=... bike=... bird=... ...")
+    again = replace(plan, args=("gpus=2", "loss.delta=0.5"))
+    assert ' SEED=0 GPUS=2 ARGS="loss.delta=0.5" mAP50=... ' in enter_command(again, outstanding(plan)[0])
     assert "short_500_multi" in lines[2] and "ROW=ap-loss500-ms SEED=0" in lines[2]
     archives = sorted((root / "runs" / "submissions").iterdir())
     assert len(archives) == 4
@@ -124,6 +127,7 @@ def test_numbers_come_back_into_the_table(checkout, command, capsys):
     assert cells[2:5] == ["85.0 ± 0.7", "91.0 ± 1.4", "-"]
     assert cells[-3] == "2" and cells[-2].startswith("as the server returned it on 20")
     assert "2 of 2 seeds wait" in line_of(out, "AP-loss500+ (ResNet-101)")
+    assert "- Rows on VOC2012 test show what the evaluation server returned" in out
     assert out.count("submit runs/") == 2 == len(outstanding(plan))
 
 

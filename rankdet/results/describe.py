@@ -38,7 +38,7 @@ def description(table: Table) -> list[str]:
         trained = [run.train_split for run in _runs(table)]
         lines += [protocol_line(plan.protocol, shown_runs, records), *run_facts(trained, records)]
     lines += [*_stand_ins(table), *_retests(table)]
-    lines += plan.manifest.notes
+    lines += [*_servers(table), *plan.manifest.notes]
     if plan.protocol == "paper" and plan.manifest.paper_overrides:
         lines.append(f"In every row: {' '.join(plan.manifest.paper_overrides)}.")
     if plan.args:
@@ -64,6 +64,18 @@ def _stand_ins(table: Table) -> list[str]:
     if not set(chosen) - {MAIN}:
         return []
     return [f"Data sets: {'; '.join(f'{data} stands for {sets[key].title}' for key, data in chosen.items())}."]
+
+
+def _servers(table: Table) -> list[str]:
+    """What the numbers of rows are whose objects are not at hand."""
+    sets = table.plan.manifest.datasets
+    titles = dict.fromkeys(sets[row.planned.printed.dataset].title for row in table.rows if row.planned.server)
+    if not titles:
+        return []
+    return [
+        f"Rows on {' and '.join(titles)} show what the evaluation server returned that keeps the objects, for the "
+        "seeds that were submitted."
+    ]
 
 
 def _runs(table: Table) -> list[Run]:

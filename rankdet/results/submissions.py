@@ -88,8 +88,10 @@ def enter_command(plan: Plan, one: Submission) -> str:
     """The command that takes the numbers."""
     columns = [column for column in one.row.table.columns if one.row.printed.values.get(column) is not None]
     shown = [*(f"{column}=..." for column in columns[:FEW]), *(["..."] if len(columns) > FEW else [])]
-    table = plan.manifest.name.removeprefix("table-")
-    return f"make enter-result TABLE={table} ROW={one.row.printed.key} SEED={one.run.seed} {' '.join(shown)}"
+    gpus = [f"GPUS={item.removeprefix('gpus=')}" for item in plan.args if item.startswith("gpus=")]
+    own = " ".join(item for item in plan.args if not item.startswith("gpus="))
+    words = ["make", "enter-result", f"TABLE={plan.manifest.name.removeprefix('table-')}", f"ROW={one.row.printed.key}"]
+    return " ".join([*words, f"SEED={one.run.seed}", *gpus, *([f'ARGS="{own}"'] if own else []), *shown])
 
 
 def find_submission(plan: Plan, key: str, seed: int) -> Submission:
