@@ -29,7 +29,7 @@ def build(repo):
 def test_every_model_config_is_tested_here(repo):
     names = {path.stem for path in (repo / "configs" / "model").glob("retinanet_*.yaml")}
     tested_elsewhere = {"retinanet_timm", "retinanet_r50_atss", "retinanet_quarter_atss"}  # _timm.py, _one_anchor.py
-    assert names == {"retinanet_r18_quarter", *PAPER_PARAMETERS, *tested_elsewhere}
+    assert names == {"retinanet_r18_quarter", *LARGER_MINI, *PAPER_PARAMETERS, *tested_elsewhere}
 
 
 # torchvision's published parameter count, its classifier's, and BN's affines (no parameters under frozen BN); channels.
@@ -95,6 +95,27 @@ def test_mini_config(build):
     fpn = (32 + 64 + 128) * 48 + 3 * 48 + 3 * conv
     heads = 4 * conv + (48 * 9 + 1) * 6 * (3 + 4)
     assert sum(p.numel() for p in model.parameters()) == stem + first + later + affine + fpn + heads
+
+
+# Widths that come out of stages 3-5; convolutions: the stem, 3 + 4 + 6 + 3 blocks, a shortcut into each wider stage.
+LARGER_MINI = {
+    "retinanet_r34_quarter": ([32, 64, 128], 1 + 2 * (3 + 4 + 6 + 3) + 3),
+    "retinanet_r50_quarter": ([128, 256, 512], 1 + 3 * (3 + 4 + 6 + 3) + 4),
+}
+
+
+@pytest.mark.parametrize("name", LARGER_MINI)
+def test_larger_mini_configs(name, build):
+    """What stands for a ResNet-101 and a ResNeXt-101: as the smaller one but for the backbone."""
+    widths, convs = LARGER_MINI[name]
+    model = build(name)
+    output = model(torch.randint(0, 256, (1, 3, 120, 160), dtype=torch.uint8))
+    assert output.logits.shape == (1, 2_400, 3)
+    assert output.level_sizes == (1_800, 480, 120)
+    assert model.fpn.channels == 48
+    assert all(p.requires_grad for p in model.parameters())
+    assert sum(isinstance(module, nn.Conv2d) for module in model.backbone.modules()) == convs
+    assert list(model.backbone.channels.values()) == widths
 
 
 def test_prior_bias_is_what_an_untrained_model_says(build):

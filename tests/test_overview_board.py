@@ -90,8 +90,10 @@ def test_again_for_other_targets(root):
 def test_the_command_prints_the_folder(root, repo, capsys):
     main = runpy.run_path(str(repo / "scripts" / "board.py"))["main"]
     assert main(["table-1"], root) == 0
+    assert capsys.readouterr().out == "runs/tensorboard/table-1.mini\n"
+    assert len(list((root / "runs" / "tensorboard" / "table-1.mini").rglob("seed*"))) == 4
+    assert main(["table-1", "--data", "shapes"], root) == 0
     assert capsys.readouterr().out == "runs/tensorboard/table-1.mini.shapes\n"
-    assert len(list((root / "runs" / "tensorboard" / "table-1.mini.shapes").rglob("seed*"))) == 4
 
 
 @pytest.mark.full

@@ -1,5 +1,6 @@
 """Tables made of tests of existing trainings: manifests, what is left to test, staleness, numbers, publishing."""
 
+import csv
 import json
 import runpy
 import shutil
@@ -225,8 +226,7 @@ def test_the_numbers_by_column(plan):
     assert paper == ["CE-Loss+OHEM, paper", "81.5", "63.1", "62.8", "77.0", "67.8", "65.5", "14.7", "", ""]
     assert "Tests of the trained weights: 72, 7 CPU minutes in all; version" in text  # 72 x 6 s
     assert "Order by deepfool, ap-loss/table-3: our means put 6 of 6 pairs" in text  # 71 to 74, printed 14.7 to 16.4
-    head, first = csv_text(table).splitlines()[:2]
-    values = dict(zip(head.split(","), first.split(","), strict=True))
+    values = next(csv.DictReader(csv_text(table).splitlines()))
     assert (values["suite_version"], values["test_cpu_seconds"]) == (str(SUITE_VERSION), "108.0")
     assert values["deepfool_mean"] == "71.0"
 

@@ -108,14 +108,14 @@ def files(checkout):
 
 
 def test_a_table_half_written(repo, root):  # noqa: F811
-    """Killed at the second of its three files: the first is whole, the others are not there; then it is as without."""
+    """Killed at the second of its four files: the first is whole, the others are not there; then it is as without."""
     finish_all(repo, root)
     assert tiny.in_child(collect, repo, root, 1) == -signal.SIGKILL
     left = files(root)
     assert list(left) == ["table-1.mini.md"]
     assert tiny.in_child(collect, repo, root) == 0
     whole = files(root)
-    assert sorted(whole) == ["table-1.mini.csv", "table-1.mini.md", "table-1.mini.png"]
+    assert sorted(whole) == [f"table-1.mini.{kind}" for kind in ("csv", "md", "png", "tex")]
     assert whole["table-1.mini.md"] == left["table-1.mini.md"]
 
 
@@ -126,7 +126,7 @@ def test_collecting(repo, root):  # noqa: F811
     start = time.monotonic()
     assert tiny.in_child(collect, repo, root) == 0
     longest, expected = time.monotonic() - start, files(root)
-    assert len(expected) == 3
+    assert len(expected) == 4
     draw, kills, rounds = random.Random(0), 0, 0
     while kills < KILLS:
         for name in expected:

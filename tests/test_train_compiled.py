@@ -93,7 +93,7 @@ def test_a_machine_that_cannot_compile_is_told_so(tmp_path, monkeypatch):
 def test_the_layout(tmp_path, channels_last, monkeypatch):
     """Weights of convolutions lie as the setting says, and a run ends well either way."""
     seen = []
-    monkeypatch.setattr(train.Run, "to_the_end", lambda run: seen.append(run.detector.model))
+    monkeypatch.setattr(train.Run, "to_the_end", lambda run, stop: seen.append(run.detector.model))
     done = tiny.call(train.main, tiny.overrides(tmp_path, f"runtime.channels_last={str(channels_last).lower()}"))
     assert done.code == 0, done.err
     weight = next(p for p in seen[0].parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[2] > 1)

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rankdet.figures.curves import published_in
 from rankdet.figures.kinds import reproduction, standing_alone
 from rankdet.figures.manifest import FigureManifest, figure_manifests, load_figure
+from rankdet.figures.plan import all_points
+from rankdet.figures.trained import TrainedFigure
 from rankdet.overview.targets import load_target
 from rankdet.results.publish import Published, load_published, published_table
 from rankdet.results.records import Record
@@ -58,8 +61,13 @@ def _rows_done(table: Table) -> str:
 
 def _figure(entry: Published, root: Path) -> Edition:
     manifest = load_figure(root / "experiments" / entry.paper / f"{entry.name}.yaml")
-    edition = reproduction(manifest, entry.protocol, entry.data, root).edition
-    planned = len(load_target(entry.name, entry.paper, entry.protocol, entry.data, root).order)
+    figure = reproduction(manifest, entry.protocol, entry.data, root)
+    edition = figure.edition
+    if isinstance(figure, TrainedFigure):  # whose warm starts follow from how the cold ones ended
+        points = all_points(figure.plan, published_in(figure.plan.records))
+        planned = len({run.directory for point in points for run in point.runs})
+    else:
+        planned = len(load_target(entry.name, entry.paper, entry.protocol, entry.data, root).order)
     done, seeds, newest = _told(manifest.path.with_name(f"{edition.stem}.md"))
     where = (entry.paper, entry.name, edition.stem, manifest.title, edition.protocol, edition.data)
     return Edition(*where, f"{done} of {planned} runs", seeds, newest)
