@@ -381,7 +381,7 @@ def test_the_script_measures_prints_and_writes(main, finished, tmp_path, capsys,
     assert told["about"]["device"] == "cpu"
     with (tmp_path / "out" / "benchmark.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 + 5 + 7
+    assert len(rows) == 3 + 5 + 7
     assert all(float(each["seconds"]) > 0 for each in rows)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "benchmark.csv", "benchmark.json", "benchmark.md", "memory_against_batch.png", "race.png", "shares.png",

@@ -253,7 +253,7 @@ def test_publishing_keeps_the_tests_beside_their_trainings(root, registry):
     finish_all(plan_of(root, registry, "table-3"))
     paths = publish(root)
     text = paths[0].read_text()
-    assert [path.name for path in paths] == ["table-3.mini.md", "table-3.mini.csv", "table-3.mini.png"]
+    assert [path.name for path in paths] == [f"table-3.mini.{kind}" for kind in ("md", "csv", "png", "tex")]
     assert "| CE-Loss+OHEM, ours  | 41.0 ± 1.0 |" in text
     folder = root / "experiments" / "records" / "shapes" / "mini"
     files = sorted((folder / "retests").glob("*.json"))

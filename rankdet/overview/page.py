@@ -31,9 +31,13 @@ class Section(NamedTuple):
 
 
 def report_page(root: Path, index: str, published: Sequence[Edition]) -> str:
-    """The page's HTML. index: the Markdown of experiments/README.md. Equal files, equal bytes."""
-    sections = [_section(root / "experiments" / edition.paper / f"{edition.stem}.md", edition) for edition in published]
-    anchors = {f"{edition.paper}/{edition.stem}.md": _anchor(edition) for edition in published}
+    """The page's HTML, without what has not been written yet. index: the Markdown of experiments/README.md.
+
+    Equal files, equal bytes."""
+    paths = {root / "experiments" / edition.paper / f"{edition.stem}.md": edition for edition in published}
+    there = {path: edition for path, edition in paths.items() if path.is_file()}
+    sections = [_section(path, edition) for path, edition in there.items()]
+    anchors = {f"{edition.paper}/{edition.stem}.md": _anchor(edition) for edition in there.values()}
     overview = _tree(index)
     _keep_links(overview, anchors)
     environment = jinja2.Environment(
