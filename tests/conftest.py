@@ -1,7 +1,8 @@
 """Fixtures shared by all tests."""
 
 import os
-from collections.abc import Iterator
+import runpy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import browser
@@ -18,6 +19,12 @@ torch.set_num_threads(1)
 def repo() -> Path:
     """The checkout's root."""
     return REPO
+
+
+@pytest.fixture(scope="session")
+def front_end(repo: Path) -> Callable[[str], Callable[..., int]]:
+    """name -> main of that script, to be run in this process."""
+    return lambda name: runpy.run_path(str(repo / "scripts" / f"{name}.py"))["main"]
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,16 @@ rows:
   interpolated-no: {overrides: [loss=ap, loss.interpolate=false], mini: true, paper: true}
   interpolated-yes: {overrides: [loss=ap], mini: true, paper: true}
 """
+TABLE_OF_BATCH_SIZES = """
+tables: [ap-loss/table-1a]
+experiment: ap_table_1
+seeds: [0, 1]
+rows:
+  batch-1: {overrides: [loss=ap, batch_size=1], mini: true}
+  batch-2: {overrides: [loss=ap, batch_size=2], mini: true}
+  batch-4: {overrides: [loss=ap, batch_size=4], mini: true}
+  batch-8: {overrides: [loss=ap, batch_size=8], mini: true}
+"""
 TABLE_8 = """
 tables: [ap-loss/table-8]
 experiment: ap_table_1
@@ -37,13 +47,21 @@ PUBLISHED = """
 """
 
 
-def make_checkout(repo: Path, root: Path) -> Path:
-    """root with manifests and what they refer to; no run."""
+def make_experiments(repo: Path, root: Path, manifests: dict[str, str]) -> Path:
+    """experiments/ in root with these manifests of the paper ap-loss, and what they refer to."""
     folder = root / "experiments" / "ap-loss"
     folder.mkdir(parents=True)
+    (root / "experiments" / "tuning").mkdir()
     for path in (repo / "experiments").glob("*.yaml"):
-        shutil.copy(path, root / "experiments")
-    for name, text in {"table-1": TABLE_1, "table-8": TABLE_8, "figure-8a": FIGURE_8A}.items():
+        if path.name != "published.yaml":
+            shutil.copy(path, root / "experiments")
+    for name, text in manifests.items():
         (folder / f"{name}.yaml").write_text(text)
+    return root
+
+
+def make_checkout(repo: Path, root: Path) -> Path:
+    """root with the small paper, whose tables and figure are all published; no run."""
+    make_experiments(repo, root, {"table-1": TABLE_1, "table-8": TABLE_8, "figure-8a": FIGURE_8A})
     (root / "experiments" / "published.yaml").write_text(PUBLISHED)
     return root

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import runpy
 from contextlib import nullcontext
 from itertools import islice
 
@@ -325,9 +324,9 @@ def test_data_with_few_classes_are_trained_for_as_many_as_voc_has(setup):
 
 
 @pytest.fixture
-def main(repo):
+def main(front_end):
     """The script's."""
-    return runpy.run_path(str(repo / "scripts" / "benchmark.py"))["main"]
+    return front_end("benchmark")
 
 
 @pytest.mark.parametrize(

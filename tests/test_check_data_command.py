@@ -1,7 +1,6 @@
 """scripts/check_data.py: its exit codes, its lines, and what it says of real sets."""
 
 import json
-import runpy
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ from rankdet.evaluation.draw import PALETTE, draw_annotations
 
 
 @pytest.fixture(scope="module")
-def main(repo):
-    return runpy.run_path(str(repo / "scripts" / "check_data.py"))["main"]
+def main(front_end):
+    return front_end("check_data")
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import csv
 import io
 import json
 import re
-import runpy
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from paper_made_up import TABLE_OF_BATCH_SIZES, make_experiments
 from results_made_up import record_content
 
 from rankdet.errors import UserError
@@ -52,16 +52,6 @@ seeds: [7]
 overrides: [splits.train=train, splits.test=val]
 grid: {schedule.lr: [0.001, 0.002, 0.004]}
 """
-TABLE = """
-tables: [ap-loss/table-1a]
-experiment: ap_table_1
-seeds: [0, 1]
-rows:
-  batch-1: {overrides: [loss=ap, batch_size=1], mini: true}
-  batch-2: {overrides: [loss=ap, batch_size=2], mini: true}
-  batch-4: {overrides: [loss=ap, batch_size=4], mini: true}
-  batch-8: {overrides: [loss=ap, batch_size=8], mini: true}
-"""
 ROWS = """
 title: AP against the batch
 kind: rows
@@ -85,22 +75,10 @@ open(f"{directory}/record.json", "w").write(record)
 @pytest.fixture
 def root(repo, tmp_path):
     """A checkout with a small manifest of each kind."""
-    folder = tmp_path / "experiments" / "ap-loss"
-    folder.mkdir(parents=True)
-    (tmp_path / "experiments" / "tuning").mkdir()
-    for name in ("registry.yaml", "datasets.yaml"):
-        shutil.copy(repo / "experiments" / name, tmp_path / "experiments")
-    texts = {"figure-1": CURVES, "figure-2": CANDIDATES, "figure-3": ROWS, "table-1": TABLE}
-    for name, text in texts.items():
-        (folder / f"{name}.yaml").write_text(text)
+    texts = {"figure-1": CURVES, "figure-2": CANDIDATES, "figure-3": ROWS, "table-1": TABLE_OF_BATCH_SIZES}
+    make_experiments(repo, tmp_path, texts)
     (tmp_path / "experiments" / "tuning" / "figure-8.yaml").write_text(GRID)
     return tmp_path
-
-
-@pytest.fixture
-def front_end(repo):
-    """name -> that script's main."""
-    return lambda name: runpy.run_path(str(repo / "scripts" / f"{name}.py"))["main"]
 
 
 def final_value(overrides, seed):

@@ -3,12 +3,12 @@
 import csv
 import io
 import re
-import runpy
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+from paper_made_up import make_experiments
 
 from rankdet.benchmark.contestants import OUR_DEFAULT
 from rankdet.benchmark.report import csv_text
@@ -40,27 +40,23 @@ ROWS = [
 @pytest.fixture
 def root(repo, tmp_path):
     """A checkout with a figure for memory, one for time, and nothing to publish but these; a grid lies about."""
-    folder = tmp_path / "experiments" / "ap-loss"
-    folder.mkdir(parents=True)
-    shutil.copytree(repo / "experiments" / "tuning", tmp_path / "experiments" / "tuning")
-    (folder / "figure-9.yaml").write_text(MEMORY)
-    (folder / "figure-11.yaml").write_text(MEMORY.replace("quantity: memory", "quantity: time"))
+    time = MEMORY.replace("quantity: memory", "quantity: time")
+    make_experiments(repo, tmp_path, {"figure-9": MEMORY, "figure-11": time})
+    shutil.copytree(repo / "experiments" / "tuning", tmp_path / "experiments" / "tuning", dirs_exist_ok=True)
     (tmp_path / "experiments" / "published.yaml").write_text("[]\n")
-    for name in ("registry.yaml", "datasets.yaml"):
-        shutil.copy(repo / "experiments" / name, tmp_path / "experiments")
     return tmp_path
 
 
 @pytest.fixture
-def figure(repo):
+def figure(front_end):
     """The command."""
-    return runpy.run_path(str(repo / "scripts" / "figure.py"))["main"]
+    return front_end("figure")
 
 
 @pytest.fixture
-def publish(repo):
+def publish(front_end):
     """The command."""
-    return runpy.run_path(str(repo / "scripts" / "publish.py"))["main"]
+    return front_end("publish")
 
 
 def put(folder, rows):

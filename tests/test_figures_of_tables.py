@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-import runpy
 import shutil
 import sys
 from dataclasses import replace
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 from omegaconf import OmegaConf
+from paper_made_up import TABLE_OF_BATCH_SIZES, make_experiments
 from results_made_up import record_content
 
 from rankdet import train
@@ -31,16 +31,6 @@ from rankdet.results.datasets import choose_data
 from rankdet.results.records import Record
 from rankdet.results.runs import Run
 
-TABLE = """
-tables: [ap-loss/table-1a]
-experiment: ap_table_1
-seeds: [0, 1]
-rows:
-  batch-1: {overrides: [loss=ap, batch_size=1], mini: true}
-  batch-2: {overrides: [loss=ap, batch_size=2], mini: true}
-  batch-4: {overrides: [loss=ap, batch_size=4], mini: true}
-  batch-8: {overrides: [loss=ap, batch_size=8], mini: true}
-"""
 SERIES = """
 series:
   one: {label: one image, fact: below, row: batch-1}
@@ -85,26 +75,20 @@ open(f"{directory}/record.json", "w").write(record)
 @pytest.fixture
 def root(repo, tmp_path):
     """A checkout with a table and a figure of each kind."""
-    folder = tmp_path / "experiments" / "ap-loss"
-    folder.mkdir(parents=True)
-    for name in ("registry.yaml", "datasets.yaml"):
-        shutil.copy(repo / "experiments" / name, tmp_path / "experiments")
     figures = {"figure-5": PICTURES, "figure-6": SNAPSHOTS, "figure-7": ANCHORS, "figure-10": COURSE}
-    for name, text in ({"table-1": TABLE} | figures).items():
-        (folder / f"{name}.yaml").write_text(text)
-    return tmp_path
+    return make_experiments(repo, tmp_path, {"table-1": TABLE_OF_BATCH_SIZES} | figures)
 
 
 @pytest.fixture
-def figure(repo):
+def figure(front_end):
     """The command."""
-    return runpy.run_path(str(repo / "scripts" / "figure.py"))["main"]
+    return front_end("figure")
 
 
 @pytest.fixture
-def publish(repo):
+def publish(front_end):
     """root and names -> publishes these figures under mini on the drawn set."""
-    main = runpy.run_path(str(repo / "scripts" / "publish.py"))["main"]
+    main = front_end("publish")
 
     def run(root, *names):
         lines = [f"- {{paper: ap-loss, figure: {name}, protocol: mini, data: shapes}}\n" for name in names]

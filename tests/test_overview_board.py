@@ -1,7 +1,6 @@
 """make tensorboard: runs by the names of their rows, in a folder that TensorBoard's own readers understand."""
 
 import json
-import runpy
 import socket
 import subprocess
 import sys
@@ -87,8 +86,8 @@ def test_again_for_other_targets(root):
     assert sorted(path.name for path in one.order[0].directory.iterdir()) == before
 
 
-def test_the_command_prints_the_folder(root, repo, capsys):
-    main = runpy.run_path(str(repo / "scripts" / "board.py"))["main"]
+def test_the_command_prints_the_folder(root, front_end, capsys):
+    main = front_end("board")
     assert main(["table-1"], root) == 0
     assert capsys.readouterr().out == "runs/tensorboard/table-1.mini\n"
     assert len(list((root / "runs" / "tensorboard" / "table-1.mini").rglob("seed*"))) == 4

@@ -1,7 +1,6 @@
 """make plan: what is left of all tables and figures, each training once, and what it will take."""
 
 import json
-import runpy
 import subprocess
 
 import pytest
@@ -24,9 +23,9 @@ def root(repo, tmp_path):
 
 
 @pytest.fixture
-def main(repo):
+def main(front_end):
     """The command."""
-    return runpy.run_path(str(repo / "scripts" / "plan.py"))["main"]
+    return front_end("plan")
 
 
 def targets(root, protocol="mini", data="shapes"):

@@ -1,7 +1,6 @@
 """make status: a run's state from what lies in its directory, and how long the rest will take."""
 
 import json
-import runpy
 import subprocess
 import sys
 import time
@@ -120,13 +119,13 @@ def test_another_detector_s_pace_counts_where_it_has_none_of_its_own(tmp_path):
         assert seconds_left([*done, waiting], tmp_path, 1) == pytest.approx(expected)
 
 
-def test_the_command(repo, tmp_path, capsys):
+def test_the_command(repo, front_end, tmp_path, capsys):
     """Table 8 shares a training with table 1, which is told of once and counted once."""
     root = make_checkout(repo, tmp_path)
     runs = load_target("table-1", "ap-loss", "mini", choose_data("shapes"), root).order
     write_record(runs[0], 0.3)
     write_log(runs[1], 100, text="error: no such luck\n")
-    main = runpy.run_path(str(repo / "scripts" / "status.py"))["main"]
+    main = front_end("status")
     assert main(["table-1", "table-8"], root) == 0
     lines = capsys.readouterr().out.splitlines()
     log = (runs[1].directory / "log.txt").relative_to(root)

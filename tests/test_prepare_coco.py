@@ -1,7 +1,5 @@
 """scripts/prepare_coco.py as a user runs it, on made-up archives: from a folder, from a server, and misled."""
 
-import runpy
-
 import pytest
 import tiny
 from made_up_sets import coco_files, coco_root, coco_zips, composed, tree, zipped
@@ -18,10 +16,10 @@ TEST_DEV = ("image_info_test2017", "test2017")
 
 
 @pytest.fixture
-def script(repo, monkeypatch):
+def script(front_end, monkeypatch):
     """The script's main, run in this process: arguments -> what it left."""
     monkeypatch.setattr(prepare_command, "compose", composed)
-    main = runpy.run_path(str(repo / "scripts" / "prepare_coco.py"))["main"]
+    main = front_end("prepare_coco")
     return lambda *arguments: tiny.call(main, list(map(str, arguments)))
 
 

@@ -1,7 +1,6 @@
 """scripts/prepare_voc.py as a user runs it, on made-up archives: from a folder, from a server, killed, and misled."""
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -24,10 +23,10 @@ PUBLISHED = (TRAINVAL07, TEST07, TRAINVAL12)
 
 
 @pytest.fixture
-def script(repo, monkeypatch):
+def script(front_end, monkeypatch):
     """The script's main, run in this process: arguments -> what it left."""
     monkeypatch.setattr(prepare_command, "compose", composed)
-    main = runpy.run_path(str(repo / "scripts" / "prepare_voc.py"))["main"]
+    main = front_end("prepare_voc")
     return lambda *arguments: tiny.call(main, list(map(str, arguments)))
 
 

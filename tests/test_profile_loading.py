@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,8 +122,8 @@ def test_own_pipeline_is_what_training_loads(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def main(repo):
-    return runpy.run_path(str(repo / "scripts" / "profile_loading.py"))["main"]
+def main(front_end):
+    return front_end("profile_loading")
 
 
 def test_the_command(main, tmp_path, capsys):

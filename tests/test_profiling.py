@@ -4,7 +4,6 @@ import csv
 import inspect
 import json
 import pkgutil
-import runpy
 from importlib import import_module
 
 import pytest
@@ -268,9 +267,9 @@ def test_the_plan_holds_what_the_goals_ask_for():
 
 
 @pytest.fixture
-def main(repo):
+def main(front_end):
     """The script's."""
-    return runpy.run_path(str(repo / "scripts" / "profile_loss.py"))["main"]
+    return front_end("profile_loss")
 
 
 def test_the_script_measures_prints_and_writes(main, tmp_path, capsys, monkeypatch):

@@ -5,7 +5,6 @@ import html
 import io
 import json
 import re
-import runpy
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -45,9 +44,9 @@ def finished(arguments):
 
 
 @pytest.fixture(scope="module")
-def main(repo):
+def main(front_end):
     """The command."""
-    return runpy.run_path(str(repo / "scripts" / "report.py"))["main"]
+    return front_end("report")
 
 
 @pytest.fixture(scope="module")

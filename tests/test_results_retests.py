@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 import shutil
 import sys
 from dataclasses import replace
@@ -311,11 +310,11 @@ def writer(files):
 
 
 @pytest.mark.full
-def test_reproduce_trains_tests_and_goes_on_where_it_stopped(root, stand_in, capsys):
+def test_reproduce_trains_tests_and_goes_on_where_it_stopped(root, front_end, stand_in, capsys):
     """One run's tests break off after two of six: the table names the lack, and only the rest is done again."""
     table_2 = root / "experiments" / "ap-loss" / "table-2.yaml"
     table_2.write_text(table_2.read_text().replace("seeds: [0, 1, 2]", "seeds: [1]"))
-    main = runpy.run_path(str(REPO / "scripts" / "reproduce.py"))["main"]
+    main = front_end("reproduce")
     assert main(["table-3", "--jobs", "2"], root) == 1
     out, err = capsys.readouterr()
     assert [each[0] for each in stand_in] == ["train"] * 4 + ["test"] * 4

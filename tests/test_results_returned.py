@@ -1,7 +1,6 @@
 """Rows that an evaluation server measures: archives, numbers that come back, older ones, and their publishing."""
 
 import json
-import runpy
 import shutil
 import tarfile
 from dataclasses import replace
@@ -76,11 +75,9 @@ def write(path, content):
 
 
 @pytest.fixture(scope="module")
-def command(repo):
+def command(front_end):
     """command(script, arguments, root) -> exit code."""
-    mains = {
-        name: runpy.run_path(str(repo / "scripts" / f"{name}.py"))["main"] for name in ("reproduce", "enter_result")
-    }
+    mains = {name: front_end(name) for name in ("reproduce", "enter_result")}
     return lambda name, arguments, root: mains[name](arguments, root)
 
 

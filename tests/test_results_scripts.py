@@ -1,11 +1,10 @@
 """The front-ends from arguments to files, with a stand-in for the training."""
 
 import json
-import runpy
-import shutil
 import sys
 
 import pytest
+from paper_made_up import make_experiments
 from results_made_up import record_content
 
 from rankdet.results import launch
@@ -34,20 +33,9 @@ default: {schedule.lr: 0.001, box_loss.weight: 1.0}
 @pytest.fixture
 def root(repo, tmp_path):
     """A checkout with one small manifest and a small grid."""
-    experiments = tmp_path / "experiments"
-    (experiments / "ap-loss").mkdir(parents=True)
-    (experiments / "tuning").mkdir()
-    for name in ("registry.yaml", "datasets.yaml"):
-        shutil.copy(repo / "experiments" / name, experiments)
-    (experiments / "ap-loss" / "table-1.yaml").write_text(MANIFEST)
-    (experiments / "tuning" / "grid.yaml").write_text(GRID)
+    make_experiments(repo, tmp_path, {"table-1": MANIFEST})
+    (tmp_path / "experiments" / "tuning" / "grid.yaml").write_text(GRID)
     return tmp_path
-
-
-@pytest.fixture
-def front_end(repo):
-    """name -> that script's main."""
-    return lambda name: runpy.run_path(str(repo / "scripts" / f"{name}.py"))["main"]
 
 
 @pytest.fixture

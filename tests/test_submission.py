@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import runpy
 import tarfile
 import zipfile
 
@@ -328,8 +327,8 @@ def test_image_info_from_files_and_sets(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def main(repo):
-    return runpy.run_path(str(repo / "scripts" / "submission.py"))["main"]
+def main(front_end):
+    return front_end("submission")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -54,9 +53,9 @@ def run(finished, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def command(repo):
+def command(front_end):
     """Runs scripts/sweep.py in this process."""
-    main = runpy.run_path(str(repo / "scripts" / "sweep.py"))["main"]
+    main = front_end("sweep")
     return lambda *arguments: tiny.call(main, [*arguments, "device=cpu"])
 
 

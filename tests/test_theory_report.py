@@ -2,7 +2,6 @@
 
 import csv
 import math
-import runpy
 from types import ModuleType
 
 import pytest
@@ -14,9 +13,9 @@ from rankdet.theory.claim import Finding, Plot, Table, Verdict, agree, at_most, 
 
 
 @pytest.fixture
-def main(repo):
+def main(front_end):
     """The command's main."""
-    return runpy.run_path(str(repo / "scripts" / "theory.py"))["main"]
+    return front_end("theory")
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from rankdet.figures.anchors import CountedRun, count_missing, counted, publish_counts, published_count
-from rankdet.figures.content import Content, Edition, mean_sd, over_seeds
-from rankdet.figures.of_table import TablePlan, first_seed_first
+from rankdet.figures.content import Content, mean_sd, over_seeds
+from rankdet.figures.of_table import OfTable, TablePlan, first_seed_first
 from rankdet.figures.work import Work
 from rankdet.files import as_csv
 from rankdet.report.score_distributions import BINS, draw_overlap
@@ -22,16 +22,9 @@ KEPT = 0.5  # of the anchors on their objects, where losses are compared whateve
 Counts = dict[str, list[CountedRun]]  # series key -> a run a seed
 
 
-@dataclass(frozen=True)
-class AnchorFigure:
+@dataclass
+class AnchorFigure(OfTable):
     """A figure of the kind anchors."""
-
-    of: TablePlan
-
-    @property
-    def edition(self) -> Edition:
-        """The table's."""
-        return self.of.edition
 
     def make(self, work: Work) -> None:
         """The rows' trainings, then a look at their anchors by their weights."""

@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from rankdet.errors import UserError
-from rankdet.figures.content import COLORS, Content, Edition, mean_sd, over_seeds, spread
+from rankdet.figures.content import COLORS, Content, mean_sd, over_seeds, spread
 from rankdet.figures.manifest import FigureManifest
-from rankdet.figures.of_table import TablePlan
+from rankdet.figures.of_table import OfTable, TablePlan
 from rankdet.figures.specs import RowPoints
 from rankdet.figures.work import Work
 from rankdet.files import as_csv
@@ -33,16 +33,10 @@ class Spot:
 
 
 @dataclass
-class RowFigure:
+class RowFigure(OfTable):
     """A figure of the kind rows."""
 
-    of: TablePlan
     data_hashes: dict[Reads, str] | None = None  # of today's data, once they were read
-
-    @property
-    def edition(self) -> Edition:
-        """The table's."""
-        return self.of.edition
 
     def make(self, work: Work) -> None:
         """The whole table's trainings."""

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from rankdet.figures.bands import at_common_steps, draw_band
-from rankdet.figures.content import COLORS, Content, Edition, mean_sd, over_seeds
+from rankdet.figures.content import COLORS, Content, mean_sd, over_seeds
 from rankdet.figures.curves import Finder, LoggedRun, local, publish_curves, published_in
-from rankdet.figures.of_table import TablePlan, first_seed_first
+from rankdet.figures.of_table import OfTable, TablePlan, first_seed_first
 from rankdet.figures.work import Work
 from rankdet.files import as_csv
 from rankdet.results.records import read_record
@@ -22,16 +22,9 @@ COLUMNS = 5  # snapshots that the table shows; the CSV has all
 Curves = dict[str, list[LoggedRun]]  # series key -> a run a seed
 
 
-@dataclass(frozen=True)
-class SnapshotFigure:
+@dataclass
+class SnapshotFigure(OfTable):
     """A figure of the kind snapshots."""
-
-    of: TablePlan
-
-    @property
-    def edition(self) -> Edition:
-        """The table's."""
-        return self.of.edition
 
     def make(self, work: Work) -> None:
         """The trainings, which are none of the table's own where the manifest gives overrides."""

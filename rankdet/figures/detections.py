@@ -13,8 +13,8 @@ from rankdet.data.records import DetectionSet
 from rankdet.errors import UserError
 from rankdet.evaluation.coco import coco_ground_truth
 from rankdet.evaluation.results import Result, load_results
-from rankdet.figures.content import Content, Edition
-from rankdet.figures.of_table import TablePlan
+from rankdet.figures.content import Content
+from rankdet.figures.of_table import OfTable, TablePlan
 from rankdet.figures.specs import Pictures
 from rankdet.figures.work import Work
 from rankdet.files import as_csv
@@ -37,16 +37,9 @@ class Found(NamedTuple):
     shown: list[ImageError]
 
 
-@dataclass(frozen=True)
-class DetectionFigure:
+@dataclass
+class DetectionFigure(OfTable):
     """A figure of the kind pictures."""
-
-    of: TablePlan
-
-    @property
-    def edition(self) -> Edition:
-        """The table's."""
-        return self.of.edition
 
     @property
     def runs(self) -> dict[str, Run]:

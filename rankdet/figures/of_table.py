@@ -65,6 +65,18 @@ class TablePlan:
         return tuning_lines(self.table, list(runs)) if self.table.protocol in MINI else []
 
 
+@dataclass
+class OfTable:
+    """A figure of any kind that is drawn from a table's rows."""
+
+    of: TablePlan
+
+    @property
+    def edition(self) -> Edition:
+        """The table's."""
+        return self.of.edition
+
+
 def plan_of_table(
     manifest: FigureManifest, protocol: str, data: DataChoice | None, root: Path, args: tuple[str, ...] = ()
 ) -> TablePlan:

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from rankdet.benchmark.through_training import read_course
-from rankdet.figures.content import COLORS, Content, Edition
+from rankdet.figures.content import COLORS, Content
 from rankdet.figures.curves import Finder, LoggedRun, publish_curves, published_in
-from rankdet.figures.of_table import TablePlan
+from rankdet.figures.of_table import OfTable, TablePlan
 from rankdet.figures.specs import Course
 from rankdet.figures.work import Work
 from rankdet.files import as_csv
@@ -19,16 +19,9 @@ from rankdet.results.runs import Run
 QUANTITIES = ("loss_seconds", "step_seconds")  # in the order of the series
 
 
-@dataclass(frozen=True)
-class CourseFigure:
+@dataclass
+class CourseFigure(OfTable):
     """A figure of the kind course."""
-
-    of: TablePlan
-
-    @property
-    def edition(self) -> Edition:
-        """The table's."""
-        return self.of.edition
 
     @property
     def run(self) -> Run:

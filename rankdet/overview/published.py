@@ -10,7 +10,7 @@ from rankdet.figures.kinds import reproduction, standing_alone
 from rankdet.figures.manifest import FigureManifest, figure_manifests, load_figure
 from rankdet.figures.plan import all_points
 from rankdet.figures.trained import TrainedFigure
-from rankdet.overview.targets import load_target
+from rankdet.overview.targets import trainings
 from rankdet.results.publish import Published, load_published, published_table
 from rankdet.results.records import Record
 from rankdet.results.tables import Table
@@ -67,7 +67,7 @@ def _figure(entry: Published, root: Path) -> Edition:
         points = all_points(figure.plan, published_in(figure.plan.records))
         planned = len({run.directory for point in points for run in point.runs})
     else:
-        planned = len(load_target(entry.name, entry.paper, entry.protocol, entry.data, root).order)
+        planned = len(trainings(figure, root))
     done, seeds, newest = _told(manifest.path.with_name(f"{edition.stem}.md"))
     where = (entry.paper, entry.name, edition.stem, manifest.title, edition.protocol, edition.data)
     return Edition(*where, f"{done} of {planned} runs", seeds, newest)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankdet.errors import UserError
+from rankdet.figures.content import Reproduction
 from rankdet.figures.kinds import reproduction
 from rankdet.figures.manifest import load_figure
 from rankdet.figures.trained import TrainedFigure
@@ -107,10 +108,8 @@ class _Wanted(Work):
 
 
 def _figure(path: Path, protocol: str, data: DataChoice | None, root: Path, args: tuple[str, ...]) -> Target:
-    """With the trainings that are known so far: some figures choose later ones by how the first ended."""
     figure = reproduction(load_figure(path), protocol, data, root, args)
-    wanted = _Wanted(root, jobs=1, hardware=ANY, dry_run=True)
-    figure.make(wanted)
+    wanted = _wanted(figure, root)
     order = _distinct(wanted.runs)
     labels = dict.fromkeys(run.label for run in order)
     parts = tuple(Part(label, tuple(run for run in order if run.label == label)) for label in labels)
@@ -120,6 +119,17 @@ def _figure(path: Path, protocol: str, data: DataChoice | None, root: Path, args
         besides += (f"settings from the trials of {grid}; until these are done, defaults stand here",) if grid else ()
     where = (path.parent.name, path.stem, figure.edition.protocol, figure.edition.data)
     return Target(*where, parts, order, besides=besides)
+
+
+def _wanted(figure: Reproduction, root: Path) -> _Wanted:
+    wanted = _Wanted(root, jobs=1, hardware=ANY, dry_run=True)
+    figure.make(wanted)
+    return wanted
+
+
+def trainings(figure: Reproduction, root: Path) -> tuple[Run, ...]:
+    """Each run of a figure once, as far as they are known: some figures choose later ones by how the first ended."""
+    return _distinct(_wanted(figure, root).runs)
 
 
 def _distinct(*groups: Iterable[Run]) -> tuple[Run, ...]:
