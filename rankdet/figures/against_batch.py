@@ -201,5 +201,5 @@ def _draw(
         axes.set_xticks(sorted({step.images for steps in curves.values() for step in steps}))
         axes.set_xlim(left=0)
         if value is not _more:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.08 * axes.dataLim.y1)
     figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncol=5, frameon=False)
