@@ -36,6 +36,7 @@ PY     := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /\1\t/; s/%/N/' | awk -F'\t' '{printf "  %-20s %s\n", $$1, $$2}'
+	@echo "  reproduce-alrp-table-N, -dr-, -harmonic-, -pap-, and -figure-N: tables and figures of the other papers"
 	@echo "variables: PROTOCOL=mini|mini_long|paper  JOBS=2 (trainings at once)"
 	@echo "           DATA=voc0712|...|path/to/a/VOC-or-COCO/folder (else each row has its own data set)"
 	@echo "           GPUS=0 (GPUs per training)  NODES=2 RDZV=HOST:PORT (two machines per training)  LAUNCHER=slurm SLURM=\"partition=gpu ...\""
@@ -52,11 +53,26 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+# $(call reproduce,script,manifest,folder of experiments/)
+reproduce = @$(PY) scripts/$(1).py $(2) --paper $(3) --protocol $(PROTOCOL) --data "$(DATA)" $(WHERE) $(ARGS)
+
 reproduce-table-%: $(STAMP) ## train and test what is missing for table N of PAPER, then print and save the table
-	@$(PY) scripts/reproduce.py table-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" $(WHERE) $(ARGS)
+	$(call reproduce,reproduce,table-$*,$(PAPER))
 
 reproduce-figure-%: $(STAMP) ## train what is missing for figure N of PAPER, then print, plot and save it
-	@$(PY) scripts/figure.py figure-$* --paper $(PAPER) --protocol $(PROTOCOL) --data "$(DATA)" $(WHERE) $(ARGS)
+	$(call reproduce,figure,figure-$*,$(PAPER))
+
+# The same for the other papers, by names of their own: reproduce-alrp-table-2, reproduce-dr-figure-1, ...
+define of_paper
+reproduce-$(1)-table-%: $(STAMP)
+	$$(call reproduce,reproduce,table-$$*,$(2))
+reproduce-$(1)-figure-%: $(STAMP)
+	$$(call reproduce,figure,figure-$$*,$(2))
+endef
+$(eval $(call of_paper,alrp,alrp))
+$(eval $(call of_paper,dr,dr-loss))
+$(eval $(call of_paper,harmonic,harmonic))
+$(eval $(call of_paper,pap,pap))
 
 reproduce-all: $(STAMP) ## all tables of PAPER, then all figures; may be stopped at any time and goes on where it was
 	@$(PY) scripts/all.py $(CHOSEN) $(WHERE) $(ARGS)

@@ -22,7 +22,7 @@ from rankdet.evaluation.results import save_results
 from rankdet.files import write_json
 from rankdet.results.reading import read_json
 from rankdet.results.retests import FOLDER, Retest, file_hash
-from rankdet.robustness.conditions import CONDITIONS, ORIGINAL, SEED, SUITE_VERSION
+from rankdet.robustness.conditions import BOUNDS, CONDITIONS, ORIGINAL, SEED, SUITE_VERSION
 from rankdet.robustness.pictures import read_picture, save_picture, sheet, strip
 from rankdet.robustness.suite import Suite
 from rankdet.trained import load_trained
@@ -55,7 +55,8 @@ def main() -> None:
             seconds = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
             retest = Retest(condition, test)
             caption = f"{retest.name}: {CONDITIONS[condition]}{outcome.note}"
-            save_picture(strip(outcome.pictures, caption), picture(directory, retest))
+            if condition not in BOUNDS:  # of which the images are the run's own
+                save_picture(strip(outcome.pictures, caption), picture(directory, retest))
             if outcome.results is not None and not suite.test.labelled:
                 save_results(outcome.results, retest.detections(directory))
             content = {

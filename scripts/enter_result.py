@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rankdet.errors import UserError
+from rankdet.overview.targets import goal
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
 from rankdet.results.manifest import load_manifest
@@ -53,7 +54,7 @@ def act(args: argparse.Namespace, root: Path) -> int:
     content = store(one.detections, one.server, metrics, date)
     shown = "  ".join(f"{name} {100 * value:.2f}" for name, value in content["metrics"].items())
     print(f"{args.row} seed {args.seed}, returned on {date}: {shown}")
-    print(f"saved {returned_path(one.detections)}; make reproduce-{args.table} PROTOCOL=paper shows it")
+    print(f"saved {returned_path(one.detections)}; make {goal(args.paper, args.table)} PROTOCOL=paper shows it")
     return 0
 
 

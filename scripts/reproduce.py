@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from rankdet.figures.command import reproduce_figure
+from rankdet.figures.manifest import is_figure
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code, hardware_of, target_parser
 from rankdet.results.launch import Hardware, as_typed, retest_all, retest_jobs, run_all, shown
@@ -30,8 +32,10 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 
 def act(args: argparse.Namespace, root: Path) -> int:
     """Plans the table, and shows or does what is missing of it."""
-    registry = load_registry(root / "experiments" / "registry.yaml")
-    manifest = load_manifest(root / "experiments" / args.paper / f"{args.table}.yaml", registry)
+    path = root / "experiments" / args.paper / f"{args.table}.yaml"
+    if is_figure(path):
+        return reproduce_figure(path, args, root)
+    manifest = load_manifest(path, load_registry(root / "experiments" / "registry.yaml"))
     hardware = hardware_of(args)
     data = choose_data(args.data) if args.data else None
     plan = make_plan(manifest, args.protocol, data, root, tuple(args.overrides))

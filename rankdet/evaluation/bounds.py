@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rankdet.evaluation.coco import IOUS
+from rankdet.evaluation.correlation import rank_correlation
 from rankdet.evaluation.curve import class_curve
 from rankdet.evaluation.matches import Matches, coco_matches
 from rankdet.evaluation.results import Result, mean_of_defined
@@ -21,7 +22,8 @@ ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def bound_metrics(ground_truth: dict[str, Any], results: Sequence[Result]) -> dict[str, float]:
     """COCO's AP after the IoUs of the right detections are dealt out anew: fractions; NaN without objects.
 
-    Keys: lower_AP, lower_AP50, lower_AP75, lower_AP90, the same with upper_ and kept_. Class by class the detections
+    Keys: lower_AP, lower_AP50, lower_AP75, lower_AP90, lower_rho (the rank correlation that is then between scores and
+    IoUs, as in correlation_metrics), the same with upper_ and kept_. Class by class the detections
     that are right at IoU 0.5 keep their scores and exchange their IoUs: lower, so that the ranks are inverse (rho -1);
     upper, so that they are the same (rho 1); kept, not at all. At each IoU threshold those with a smaller IoU are wrong
     then, as are all that were wrong at 0.5. So AP50 is COCO's own in all three, and lower and upper are the extremes
@@ -35,6 +37,9 @@ def bound_metrics(ground_truth: dict[str, Any], results: Sequence[Result]) -> di
         per_iou = [mean_of_defined(class_ap(found, order, iou) for found in matches) for iou in IOUS]
         metrics[f"{name}_AP"] = mean_of_defined(per_iou)
         metrics |= {f"{name}_AP{percent}": per_iou[(percent - 50) // 5] for percent in (50, 75, 90)}
+        metrics[f"{name}_rho"] = mean_of_defined(
+            rank_correlation(found.scores[found.right], order(found.ious[found.right])) for found in matches
+        )
     return metrics
 
 

@@ -22,7 +22,8 @@ GROUPS: dict[str, Callable[[dict[str, Any], Sequence[Result]], dict[str, float]]
     "bounds": bound_metrics,
 }
 RECORDED = ("coco", "voc", "lrp", "rho")  # what every run records; the bounds ask another question
-PLAIN = ("rho", "oLRP_threshold")  # not fractions: a correlation, and a score
+# Not fractions: correlations, and a score.
+PLAIN = ("rho", "lower_rho", "kept_rho", "upper_rho", "oLRP_threshold")
 
 
 def all_metrics(detection_set: DetectionSet, results: Sequence[Result]) -> dict[str, float | None]:

@@ -126,7 +126,7 @@ def _draw(figure: Figure, plan: FigurePlan, spots: list[Spot]) -> None:
     for i, key in enumerate(plan.manifest.series):
         _line(axes, [spot for spot in spots if spot.series == key and spot.runs], places, COLORS[i], 0.05 * (i - 1))
     axes.set_xticks(range(len(counts)), [named(count) for count in counts])
-    axes.set(xlabel="candidates an image", ylabel=f"final {plan.trained.y_label}", ylim=(0, 1.05))
+    axes.set(xlabel="candidates an image", ylabel=f"final {plan.curves.y_label}", ylim=(0, 1.05))
     axes.set_xlim(-0.3, len(counts) - 0.7)
     num_seeds = len(plan.trained.seeds)
     bars = "one seed" if num_seeds == 1 else f"{num_seeds} seeds, bars: sample standard deviation"

@@ -67,6 +67,6 @@ def _draw(figure: Figure, plan: FigurePlan, curves: Curves) -> None:
     axes = figure.add_subplot()
     for place, (key, runs) in enumerate(curves.items()):
         draw_band(axes, runs, COLORS[place], plan.manifest.series[key].label)
-    axes.set(xlabel="step", ylabel=f"{plan.trained.y_label}, of the training batches", ylim=(0, 1.02))
+    axes.set(xlabel="step", ylabel=f"{plan.curves.y_label}, of the training batches", ylim=(0, 1.02))
     axes.set_xlim(left=0)
     axes.legend(loc="lower left", frameon=False)

@@ -4,16 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankdet.errors import UserError
-from rankdet.figures import accuracy_and_ap, label_replication, step_functions
+from rankdet.figures import accuracy_and_ap, hyperparameters, label_replication, scores_and_boxes, step_functions
 from rankdet.figures.content import Content, Edition
 from rankdet.figures.manifest import FigureManifest
 from rankdet.figures.specs import Computed
 from rankdet.figures.work import Work
+from rankdet.results.registry import load_registry
 
-PICTURES = {
+PICTURES = {  # each is given the printed tables that its manifest names
     "step-functions": step_functions.content,
     "accuracy-and-ap": accuracy_and_ap.content,
     "label-replication": label_replication.content,
+    "hyperparameters": hyperparameters.content,
+    "scores-and-boxes": scores_and_boxes.content,
 }
 
 
@@ -42,7 +45,8 @@ class ComputedFigure:
         assert isinstance(spec, Computed)
         if spec.picture not in PICTURES:
             raise UserError(f"{path}: picture: {spec.picture!r} is not one of {', '.join(PICTURES)}")
-        content = PICTURES[spec.picture]()
+        registry = load_registry(self.root / "experiments" / "registry.yaml")
+        content = PICTURES[spec.picture](*(registry.table(table) for table in spec.tables))
         if set(self.manifest.series) != set(content.measured):
             raise UserError(f"{path}: series: {spec.picture} tells of {', '.join(content.measured)}, each once")
         return content

@@ -6,6 +6,7 @@ from rankdet.figures.against_batch import BenchmarkFigure
 from rankdet.figures.against_overlap import AnchorFigure
 from rankdet.figures.against_rows import RowFigure
 from rankdet.figures.against_snapshots import SnapshotFigure
+from rankdet.figures.components import ComponentFigure
 from rankdet.figures.computed import ComputedFigure
 from rankdet.figures.content import Reproduction
 from rankdet.figures.detections import DetectionFigure
@@ -19,7 +20,7 @@ from rankdet.results.datasets import MINI, DataChoice, choose_data
 
 OF_TABLE = {
     "rows": RowFigure, "snapshots": SnapshotFigure, "anchors": AnchorFigure, "pictures": DetectionFigure,
-    "course": CourseFigure,
+    "course": CourseFigure, "components": ComponentFigure,
 }  # fmt: skip
 ALONE = {
     "benchmark": BenchmarkFigure,
@@ -37,7 +38,7 @@ def reproduction(
     if alone is not None:
         return alone
     if isinstance(manifest.spec, Trained):
-        own = choose_data("shapes" if protocol in MINI else "voc07")
+        own = choose_data(manifest.spec.data["mini" if protocol in MINI else "paper"])
         return TrainedFigure(make_figure_plan(manifest, protocol, data or own, root, args))
     return OF_TABLE[manifest.kind](plan_of_table(manifest, protocol, data, root, args))
 

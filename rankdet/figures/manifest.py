@@ -47,7 +47,16 @@ class FigureManifest:
 
 def figure_manifests(experiments: Path) -> list[Path]:
     """The manifests of all papers' figures; the grids in tuning/ that are named after figures are none."""
-    return sorted(path for path in experiments.glob("*/figure-*.yaml") if path.parent.name != "tuning")
+    paths = [path for name in ("figure", "table") for path in experiments.glob(f"*/{name}-*.yaml")]
+    return sorted(path for path in paths if path.parent.name != "tuning" and is_figure(path))
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a manifest is written as a figure's: as its name says, or a table's that is worked out and drawn."""
+    if path.stem.startswith("figure") or not path.is_file():
+        return path.stem.startswith("figure")
+    raw = read_yaml(path)
+    return isinstance(raw, dict) and "kind" in raw
 
 
 def load_figure(path: Path) -> FigureManifest:

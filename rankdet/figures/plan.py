@@ -10,7 +10,7 @@ from rankdet.errors import UserError
 from rankdet.figures.curves import Finder, LoggedRun, converged
 from rankdet.figures.manifest import FigureManifest, Series
 from rankdet.figures.outcome import Outcome, find_outcome
-from rankdet.figures.specs import Candidates, Trained
+from rankdet.figures.specs import Balance, Candidates, Curves, Trained
 from rankdet.results.datasets import MINI, DataChoice
 from rankdet.results.runs import Run, make_runs, merge_overrides, start_from, weights_path
 
@@ -62,9 +62,20 @@ class FigurePlan:
         return ".".join(parts)
 
     @property
+    def curves(self) -> Curves:
+        """The manifest's part on the quantity that is plotted."""
+        assert isinstance(self.manifest.spec, Curves)
+        return self.manifest.spec
+
+    @property
     def quantity(self) -> str:
         """What is plotted, by its name in the log."""
-        return self.trained.quantity
+        return self.curves.quantity
+
+    @property
+    def balance(self) -> Balance | None:
+        """The manifest's part on gradients, if it has one."""
+        return self.manifest.spec if isinstance(self.manifest.spec, Balance) else None
 
     @cached_property
     def cold(self) -> list[Point]:

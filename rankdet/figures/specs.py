@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rankdet.errors import UserError
-from rankdet.results.reading import check_keys, override_list, seed_list
+from rankdet.results.reading import check_keys, override_list, seed_list, strings
 
 PROTOCOLS = ("mini", "paper")  # mini_long takes mini's
 EXTRA = ("mini_overrides", "paper_overrides")
+DATA = {"mini": "shapes", "paper": "voc07"}  # of trainings of a figure's own, where its manifest names no other
 
 
 class Spec:
@@ -18,19 +19,32 @@ class Spec:
 
 @dataclass(frozen=True)
 class Trained(Spec):
-    """Trainings of the figure's own. quantity: the logged part of the loss that is plotted, which the axis calls
-    y_label."""
+    """Trainings of the figure's own."""
 
     experiment: str
     seeds: tuple[int, ...]
-    quantity: str
-    y_label: str
     tuning: str | None  # of experiments/tuning/<name>.yaml: the grid that settings are searched by
     extra: Mapping[str, tuple[str, ...]]  # protocol -> overrides of all runs
+    data: Mapping[str, str]  # protocol -> the data set, where none is asked for
 
 
 @dataclass(frozen=True)
-class Candidates(Trained):
+class Curves(Trained):
+    """A curve a series. quantity: the logged part of the loss that is plotted, which the axis calls y_label."""
+
+    quantity: str
+    y_label: str
+
+
+@dataclass(frozen=True)
+class Balance(Trained):
+    """The balance of gradients beside the loss. parts: series -> the logged part that is its classification loss."""
+
+    parts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Candidates(Curves):
     """The numbers of candidates an image that are tried, by protocol, and where the others start if a cold start fails.
 
     counts: "all" among them is null. ranker: overrides of the training that ranks candidates. snapshot: protocol ->
@@ -60,6 +74,14 @@ class RowRuns(Spec):
 
 
 @dataclass(frozen=True)
+class Components(RowRuns):
+    """Logged parts of the rows' losses through their trainings. panels: what is drawn -> what the axis calls it; the
+    parts that a + joins are added."""
+
+    panels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Pictures(RowRuns):
     """Detections on num_images images of the test split, after the first `skip`, by each row's first seed."""
 
@@ -83,9 +105,12 @@ class Benchmark(Spec):
 
 @dataclass(frozen=True)
 class Computed(Spec):
-    """A picture that needs no training. picture: its name among those that figures/computed.py knows."""
+    """A picture that needs no training. picture: its name among those that figures/computed.py knows.
+
+    tables: the printed tables of the registry that it has the numbers of, and is a table's manifest for."""
 
     picture: str
+    tables: tuple[str, ...]
 
 
 class Layout(NamedTuple):
@@ -97,19 +122,28 @@ class Layout(NamedTuple):
     parse: Callable[[Mapping[str, Any], Path], Spec]
 
 
-def _trained(raw: Mapping[str, Any], path: Path) -> Trained:
-    return Trained(**_training(raw, path))
+def _curves(raw: Mapping[str, Any], path: Path) -> Curves:
+    return Curves(**_training(raw, path), **_plotted(raw))
+
+
+def _plotted(raw: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(raw[name]) for name in ("quantity", "y_label")}
+
+
+def _balance(raw: Mapping[str, Any], path: Path) -> Balance:
+    parts = check_keys(raw["parts"], f"{path}: parts", tuple(raw["series"]))
+    return Balance(**_training(raw, path), parts={key: str(value) for key, value in parts.items()})
 
 
 def _training(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     tuning = raw.get("tuning")
+    own = check_keys(raw.get("data", {}), f"{path}: data", (), PROTOCOLS)
     return {
         "experiment": str(raw["experiment"]),
         "seeds": seed_list(raw["seeds"], f"{path}: seeds"),
-        "quantity": str(raw["quantity"]),
-        "y_label": str(raw["y_label"]),
         "tuning": None if tuning is None else str(tuning),
         "extra": _extra(raw, path),
+        "data": DATA | {key: str(value) for key, value in own.items()},
     }
 
 
@@ -137,7 +171,7 @@ def _candidates(raw: Mapping[str, Any], path: Path) -> Candidates:
             raise UserError(f"{where}.candidates: {entry['candidates']} is not among candidates.{protocol}")
         snapshot[protocol] = (entry["candidates"], override_list(entry.get("overrides", []), f"{where}.overrides"))
     ranker = override_list(raw["ranker"], f"{path}: ranker")
-    return Candidates(**_training(raw, path), counts=counts, ranker=ranker, snapshot=snapshot)
+    return Candidates(**_training(raw, path), **_plotted(raw), counts=counts, ranker=ranker, snapshot=snapshot)
 
 
 def _row_points(raw: Mapping[str, Any], path: Path) -> RowPoints:
@@ -146,6 +180,13 @@ def _row_points(raw: Mapping[str, Any], path: Path) -> RowPoints:
 
 def _row_runs(raw: Mapping[str, Any], path: Path) -> RowRuns:
     return RowRuns(str(raw["table"]), _extra(raw, path))
+
+
+def _components(raw: Mapping[str, Any], path: Path) -> Components:
+    if not isinstance(raw["panels"], dict) or not raw["panels"]:
+        raise UserError(f"{path}: panels: expected a mapping from logged parts to labels, got {raw['panels']!r}")
+    panels = {str(key): str(value) for key, value in raw["panels"].items()}
+    return Components(str(raw["table"]), _extra(raw, path), panels)
 
 
 def _pictures(raw: Mapping[str, Any], path: Path) -> Pictures:
@@ -167,18 +208,22 @@ def _benchmark(raw: Mapping[str, Any], path: Path) -> Benchmark:
 
 
 def _computed(raw: Mapping[str, Any], path: Path) -> Computed:
-    return Computed(str(raw["picture"]))
+    return Computed(str(raw["picture"]), strings(raw.get("tables", []), f"{path}: tables"))
 
 
-TRAINED = ("experiment", "seeds", "quantity", "y_label")
+TRAINED = ("experiment", "seeds")
+PLOTTED = (*TRAINED, "quantity", "y_label")
+OF_TRAINED = ("tuning", "data", *EXTRA)
 LAYOUTS = {
-    "curves": Layout(TRAINED, ("tuning", *EXTRA), "overrides", _trained),
-    "candidates": Layout((*TRAINED, "ranker", "candidates", "snapshot"), ("tuning", *EXTRA), "overrides", _candidates),
+    "curves": Layout(PLOTTED, OF_TRAINED, "overrides", _curves),
+    "candidates": Layout((*PLOTTED, "ranker", "candidates", "snapshot"), OF_TRAINED, "overrides", _candidates),
+    "balance": Layout((*TRAINED, "parts"), OF_TRAINED, "overrides", _balance),
+    "components": Layout(("table", "panels"), ("overrides", *EXTRA), "row", _components),
     "rows": Layout(("table", "metric", "x", "x_label"), (), "rows", _row_points),
     "snapshots": Layout(("table",), ("overrides", *EXTRA), "row", _row_runs),
     "anchors": Layout(("table",), (), "row", _row_runs),
     "pictures": Layout(("table", "images"), ("skip",), "row", _pictures),
     "course": Layout(("table", "row"), (), None, _course),
     "benchmark": Layout(("quantity",), (), None, _benchmark),
-    "computed": Layout(("picture",), (), None, _computed),
+    "computed": Layout(("picture",), ("tables",), None, _computed),
 }  # by kind

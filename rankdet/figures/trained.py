@@ -7,8 +7,9 @@ from rankdet.figures.against_candidates import candidate_content
 from rankdet.figures.against_steps import curve_content
 from rankdet.figures.content import Content, Edition
 from rankdet.figures.curves import LoggedRun, local, publish_curves, published_in
+from rankdet.figures.gradient_balance import SIDES, balance_content
 from rankdet.figures.outcome import load_outcome
-from rankdet.figures.plan import FigurePlan, all_points, stages
+from rankdet.figures.plan import FigurePlan, Point, all_points, stages
 from rankdet.figures.tuning import load_grid, make_trials, outcome_yaml
 from rankdet.figures.work import Work
 from rankdet.files import write_text
@@ -19,7 +20,7 @@ from rankdet.training.codes import NOT_FINITE
 
 @dataclass
 class TrainedFigure:
-    """A figure of the kinds curves and candidates."""
+    """A figure of the kinds curves, candidates and balance."""
 
     plan: FigurePlan
 
@@ -45,14 +46,20 @@ class TrainedFigure:
         def either(run: Run, quantity: str) -> LoggedRun | None:
             return local(run, quantity) or before(run, quantity)
 
-        publish_curves([run for point in all_points(plan, either) for run in point.runs], [plan.quantity], plan.records)
+        for point in all_points(plan, either):
+            publish_curves(point.runs, quantities(plan, point), plan.records)
         return True
 
     def content(self, published: bool) -> Content:
         """From the runs' logs, or their published curves."""
-        draw = candidate_content if self.plan.candidates else curve_content
+        draw = candidate_content if self.plan.candidates else balance_content if self.plan.balance else curve_content
         content = draw(self.plan, published_in(self.plan.records) if published else local)
         return replace(content, settings=settings(self.plan))
+
+
+def quantities(plan: FigurePlan, point: Point) -> list[str]:
+    """What is read of a point's runs, by its names in the log."""
+    return [plan.quantity] if plan.balance is None else [*SIDES, plan.balance.parts[point.series.key]]
 
 
 def tuned(plan: FigurePlan, work: Work) -> FigurePlan:

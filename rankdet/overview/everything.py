@@ -10,7 +10,7 @@ from types import FrameType
 
 from rankdet.overview.state import FAILED, Standing, standing
 from rankdet.overview.status import counts, left, told
-from rankdet.overview.targets import Target, distinct
+from rankdet.overview.targets import Target, distinct, goal
 from rankdet.results.queue import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -21,16 +21,17 @@ def reproduce_all(targets: Sequence[Target], command: Callable[[Target], list[st
 
     Returns 0, or 1 if a command failed; what did is listed at the end. The command under way is handed SIGINT and
     SIGTERM; Interrupted is raised when it has ended."""
-    codes = {}
+    codes = []
     for place, target in enumerate(targets, 1):
         standings = look(targets, root)
         say(f"[{place}/{len(targets)}] {target.title}. In all: {counts(standings)}{left(standings, root, jobs)}")
-        codes[target.name] = run(command(target), root)
+        codes.append(run(command(target), root))
     standings = look(targets, root)
     say(f"In all: {counts(standings)}")
-    failed = {name: code for name, code in codes.items() if code}
-    for name, code in failed.items():
-        say(f"  {name}: exit code {code}; the lines above say why, make reproduce-{name} tries again")
+    failed = [(target, code) for target, code in zip(targets, codes, strict=True) if code]
+    for target, code in failed:
+        again = f"make {goal(target.paper, target.name)}"
+        say(f"  {target.name}: exit code {code}; the lines above say why, {again} tries again")
     for each in standings:
         if each.state == FAILED:
             say("\n".join(told(each, root)))

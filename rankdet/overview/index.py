@@ -5,9 +5,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from rankdet.figures.manifest import load_figure
+from rankdet.figures.manifest import is_figure, load_figure
+from rankdet.figures.specs import Computed
 from rankdet.overview.published import Edition
-from rankdet.overview.targets import names
+from rankdet.overview.targets import goal, names
 from rankdet.results.manifest import load_manifest
 from rankdet.results.registry import PrintedTable, Registry, load_registry
 
@@ -42,7 +43,7 @@ def index(root: Path, published: Sequence[Edition]) -> str:
     registry = load_registry(root / "experiments" / "registry.yaml")
     parts = [HEAD]
     for paper, title in PAPERS.items():
-        lines = [*_tables(root, paper, registry, published), *_figures(root, paper, published)]
+        lines = [*_tables(root, paper, registry, published), *_figures(root, paper, registry, published)]
         table = tabulate(lines, HEADERS, tablefmt="pipe", disable_numparse=True, stralign=None)
         parts += [f"## {title}", table if lines else "It prints no table."]
     folder = root / "experiments"
@@ -56,8 +57,7 @@ def _tables(root: Path, paper: str, registry: Registry, published: Sequence[Edit
     folder = root / "experiments" / paper
     manifests = {}
     for name in names(root, paper) if folder.is_dir() else ():
-        if name.startswith("table"):
-            manifests |= {printed.id: name for printed in load_manifest(folder / f"{name}.yaml", registry).tables}
+        manifests |= dict.fromkeys(_printed(folder / f"{name}.yaml", registry), name)
     seen = set()
     for printed in registry.tables.values():
         name = manifests.get(printed.id)
@@ -65,19 +65,29 @@ def _tables(root: Path, paper: str, registry: Registry, published: Sequence[Edit
             continue
         seen.add(name)
         own = [edition for edition in published if (edition.paper, edition.name) == (paper, name)]
-        yield from (_line(root, edition, KINDS) for edition in own)
+        kinds = FIGURE_KINDS if (name or "").startswith("figure") else KINDS
+        yield from (_line(root, edition, kinds) for edition in own)
         if not own:
-            yield _empty(printed, name)
+            yield _empty(printed, paper, name)
 
 
-def _figures(root: Path, paper: str, published: Sequence[Edition]) -> Iterator[list[str]]:
+def _figures(root: Path, paper: str, registry: Registry, published: Sequence[Edition]) -> Iterator[list[str]]:
     folder = root / "experiments" / paper
     for name in names(root, paper) if folder.is_dir() else ():
-        if name.startswith("figure"):
+        path = folder / f"{name}.yaml"
+        if is_figure(path) and not _printed(path, registry):
             own = [edition for edition in published if (edition.paper, edition.name) == (paper, name)]
             yield from (_line(root, edition, FIGURE_KINDS) for edition in own)
             if not own:
-                yield _waiting(name, load_figure(folder / f"{name}.yaml").title)
+                yield _waiting(paper, name, load_figure(path).title)
+
+
+def _printed(path: Path, registry: Registry) -> list[str]:
+    """Ids of the printed tables that a manifest is for."""
+    if not is_figure(path):
+        return [printed.id for printed in load_manifest(path, registry).tables]
+    spec = load_figure(path).spec
+    return list(spec.tables) if isinstance(spec, Computed) else []
 
 
 def _line(root: Path, edition: Edition, kinds: dict[str, str]) -> list[str]:
@@ -92,9 +102,9 @@ def _exists(root: Path, path: str) -> bool:
     return (root / "experiments" / path).is_file()
 
 
-def _empty(printed: PrintedTable, name: str | None) -> list[str]:
+def _empty(printed: PrintedTable, paper: str, name: str | None) -> list[str]:
     if name is not None:
-        return _waiting(name, printed.title)
+        return _waiting(paper, name, printed.title)
     if printed.kind == "measured":
         state = f"not yet: {len(printed.own_rows())} own rows"
     else:
@@ -102,8 +112,8 @@ def _empty(printed: PrintedTable, name: str | None) -> list[str]:
     return [called(printed.id.partition("/")[2]), printed.title, "-", "-", state, "-", "-", ""]
 
 
-def _waiting(name: str, title: str) -> list[str]:
-    return [f"**{called(name)}**", title, "-", "-", f"nothing published: `make reproduce-{name}`", "-", "-", ""]
+def _waiting(paper: str, name: str, title: str) -> list[str]:
+    return [f"**{called(name)}**", title, "-", "-", f"nothing published: `make {goal(paper, name)}`", "-", "-", ""]
 
 
 def called(name: str) -> str:

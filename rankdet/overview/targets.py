@@ -8,7 +8,7 @@ from pathlib import Path
 from rankdet.errors import UserError
 from rankdet.figures.content import Reproduction
 from rankdet.figures.kinds import reproduction
-from rankdet.figures.manifest import load_figure
+from rankdet.figures.manifest import is_figure, load_figure
 from rankdet.figures.trained import TrainedFigure
 from rankdet.figures.work import Work
 from rankdet.results.datasets import MINI, DataChoice
@@ -51,6 +51,14 @@ class Target:
         return f"{self.paper} {self.name}" + (f", {self.protocol} on {self.data}" if self.protocol else "")
 
 
+SHORT = {"dr-loss": "dr"}  # papers whose goals of make have another name than their folder
+
+
+def goal(paper: str, name: str) -> str:
+    """What make calls a table or figure: reproduce-table-2, AP-loss's; reproduce-alrp-table-2."""
+    return f"reproduce-{name}" if paper == "ap-loss" else f"reproduce-{SHORT.get(paper, paper)}-{name}"
+
+
 def names(root: Path, paper: str) -> list[str]:
     """All manifests of a paper, tables before figures, each by number: figure-8a before figure-13.
 
@@ -76,7 +84,7 @@ def load_target(
 ) -> Target:
     """Plans one table or figure. UserError for a manifest that is not there, a protocol, or a setting."""
     path = root / "experiments" / paper / f"{name}.yaml"
-    if name.startswith("figure"):
+    if is_figure(path):
         return _figure(path, protocol, data, root, args)
     registry = load_registry(root / "experiments" / "registry.yaml")
     return _table(make_plan(load_manifest(path, registry), protocol, data, root, args))

@@ -30,9 +30,11 @@ def description(table: Table) -> list[str]:
     """One sentence or two per point, without list marks."""
     plan, records = table.plan, table.records
     lines = [
-        f"Ours: mean ± sample standard deviation over n seeds, in percent, on {plan.on}. Rows bear the paper's "
-        "names, and its numbers are as printed, on its own data."
+        f"Ours: mean ± sample standard deviation over n seeds, in percent{_other_units(table)}, on {plan.on}. Rows "
+        "bear the paper's names, and its numbers are as printed, on its own data."
     ]
+    falling = dict.fromkeys(column for printed in plan.manifest.tables for column in printed.falling)
+    lines += [f"Less is better: {', '.join(falling)}."] if falling else []
     if records:
         shown_runs = [row.planned.runs[0] for row in table.rows if row.shown]
         trained = [run.train_split for run in _runs(table)]
@@ -54,6 +56,13 @@ def description(table: Table) -> list[str]:
         )
     lines += _order(table)
     return lines
+
+
+def _other_units(table: Table) -> str:
+    """Which columns are correlations, which have no unit."""
+    tables = table.plan.manifest.tables
+    bare = dict.fromkeys(key for printed in tables for key, unit in printed.units.items() if unit == "correlation")
+    return f" but for {', '.join(bare)}" if bare else ""
 
 
 def _stand_ins(table: Table) -> list[str]:
@@ -178,6 +187,11 @@ def _retests(table: Table) -> list[str]:
         f"{key}: {_metric(cell, manifest)}; {CONDITIONS[cell.condition]}."
         for key, cell in manifest.columns.items()
         if "/" not in cell.metric  # a class's number, as its column says
+    ]
+    lines += [
+        f"{printed.label}: {CONDITIONS[row.condition]}."
+        for _, printed in manifest.printed()
+        if (row := manifest.rows.get(printed.key)) and row.condition
     ]
     tests = [content for record in table.records for content in record.content.get("retests", {}).values()]
     if not tests:

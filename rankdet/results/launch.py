@@ -47,7 +47,11 @@ ANY = Hardware()
 def command(run: Run, hardware: Hardware = ANY) -> list[str]:
     """One training's command line: on several GPUs torchrun's, whose processes rank each step's images together.
 
-    With gpus=<n> among its overrides, of which each ranks its own images, it is another run."""
+    With gpus=<n> among its overrides, of which each ranks its own images, it is another run, and one of n processes
+    also where hardware does not say so."""
+    own = _gpus_of(run)
+    if own > 1 and hardware == ANY:
+        hardware = Hardware(own)
     return [sys.executable, "-m", *_launcher(run, hardware), "rankdet.train", *_settings(run, hardware)]
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from rankdet.errors import UserError
 from rankdet.results.datasets import PrintedSet, load_datasets
-from rankdet.results.manifest_rows import ManifestRow, follow, read_row
+from rankdet.results.manifest_rows import ManifestRow, check_condition, follow, read_row
 from rankdet.results.reading import check_keys, items, override_list, read_yaml, seed_list, strings
 from rankdet.results.registry import PrintedRow, PrintedTable, Registry
-from rankdet.robustness.conditions import CONDITIONS
+from rankdet.robustness.conditions import ORIGINAL
 
 KEYS = ("tables", "experiment", "seeds", "rows")
 OPTIONAL = ("mini_overrides", "paper_overrides", "mini_notes", "notes", "columns")
@@ -147,9 +147,7 @@ def _columns(raw: object, tables: tuple[PrintedTable, ...], where: str) -> dict[
     cells = {}
     for key, value in check_keys(raw, where, (), known).items():
         cell = check_keys(value, f"{where}.{key}", ("metric",), ("condition",))
-        condition = str(cell.get("condition", "original"))
-        if condition not in CONDITIONS:
-            raise UserError(f"{where}.{key}: there is no condition {condition!r}; there are {', '.join(CONDITIONS)}")
+        condition = check_condition(str(cell.get("condition", ORIGINAL)), f"{where}.{key}")
         if isinstance(cell["metric"], str):
             cells[key] = Cell(condition, cell["metric"])
         else:

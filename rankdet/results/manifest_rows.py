@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rankdet.errors import UserError
 from rankdet.results.reading import check_keys, override_list
+from rankdet.robustness.conditions import CONDITIONS
 
 PROTOCOL_KEYS = ("paper", "reason", "mini_overrides", "paper_overrides", "start_from")
 TEST_KEYS = ("test", "mini_test", "paper_test")
-ROW_KEYS = ("overrides", "mini", *PROTOCOL_KEYS, "same_run_as", "same_weights_as", *TEST_KEYS)
+ROW_KEYS = ("overrides", "mini", *PROTOCOL_KEYS, "same_run_as", "same_weights_as", "condition", *TEST_KEYS)
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class ManifestRow:
     mini_test: tuple[str, ...] = ()  # on top of test, likewise
     paper_test: tuple[str, ...] = ()
     start_from: str | None = None  # <manifest>#<row>: whose weights the trainings start from, seed by seed
+    condition: str | None = None  # what all its cells are tested under; None: what the columns say
 
     @property
     def trained_as(self) -> str:
@@ -54,9 +56,11 @@ def read_row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestR
     where = f"{path}: rows.{key}"
     row = check_keys(raw, where, (), ROW_KEYS)
     if retests_only or "same_weights_as" in row:
-        row = check_keys(raw, where, ("same_weights_as",), TEST_KEYS)
+        row = check_keys(raw, where, ("same_weights_as",), (*TEST_KEYS, "condition"))
         tests = {name: override_list(row.get(name, []), f"{where}.{name}") for name in TEST_KEYS}
-        return ManifestRow(key, (), False, False, None, None, str(row["same_weights_as"]), **tests)
+        condition = check_condition(str(row["condition"]), where) if "condition" in row else None
+        own = str(row["same_weights_as"])
+        return ManifestRow(key, (), False, False, None, None, own, **tests, condition=condition)
     if "same_run_as" in row:
         if len(row) > 1:
             raise UserError(f"{where}: same_run_as stands alone, the other row's settings hold; remove the other keys")
@@ -79,6 +83,13 @@ def read_row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestR
     start_from = str(row["start_from"]) if "start_from" in row else None
     flags = (row["mini"], row.get("paper", False), row.get("reason"))
     return ManifestRow(key, overrides, *flags, None, start_from=start_from, **special)
+
+
+def check_condition(name: str, where: str) -> str:
+    """name, if it is a condition to test under; else UserError."""
+    if name not in CONDITIONS:
+        raise UserError(f"{where}: there is no condition {name!r}; there are {', '.join(CONDITIONS)}")
+    return name
 
 
 def follow(row: ManifestRow, rows: Mapping[str, ManifestRow], path: Path) -> ManifestRow:

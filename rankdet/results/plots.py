@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from rankdet.results.registry import PrintedTable
 from rankdet.results.render import as_printed, shown
 from rankdet.results.tables import Score, Table, TableRow
 
@@ -65,7 +66,7 @@ def _labels(rows: Sequence[TableRow]) -> list[str]:
 
 
 def _panel(axis: Axes, rows: Sequence[TableRow], places: Sequence[float], metric: str) -> None:
-    ends = [1.0]
+    ends, low = [1.0], 0.0
     for row, place in zip(rows, places, strict=True):
         score, printed = row.score(metric), row.planned.printed.values.get(metric)
         if score is None:
@@ -73,17 +74,23 @@ def _panel(axis: Axes, rows: Sequence[TableRow], places: Sequence[float], metric
             axis.text(0, place - HEIGHT / 2, text, va="center", fontsize=8, color=EDGE)
         else:
             ends.append(_our_bar(axis, place - HEIGHT / 2, score, STALE if row.status == "stale" else OURS))
+            low = min(low, *score.values)
         if printed is not None:
             y = place + HEIGHT / 2
             axis.barh(y, printed, HEIGHT, color=PAPER, edgecolor=EDGE, hatch="////", lw=0.6)
-            _number(axis, as_printed(printed), printed, y, EDGE)
+            _number(axis, as_printed(printed, row.planned.table.digits(metric)), max(0.0, printed), y, EDGE)
             ends.append(printed)
-    axis.set_xlim(0, max(ends) * 1.28)  # room for the numbers behind the bars
-    units = rows[0].planned.table.units if rows else {}
-    unit = units.get(metric, "percent").replace("percent", "%")
-    axis.set_xlabel(f"{metric} ({unit})" if unit == "%" else f"{metric} (the paper's unit: {unit})")
+            low = min(low, printed)
+    axis.set_xlim(low * 1.05, max(ends) * 1.28)  # room for the numbers behind the bars
+    axis.set_xlabel(_label(rows[0].planned.table, metric) if rows else metric)
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _label(table: PrintedTable, metric: str) -> str:
+    unit = table.units.get(metric, "percent").replace("percent", "%")
+    unit = unit if unit in ("%", "correlation") else f"the paper's unit: {unit}"
+    return f"{metric} ({unit})" + (", less is better" if metric in table.falling else "")
 
 
 def _our_bar(axis: Axes, y: float, score: Score, color: str) -> float:
@@ -93,7 +100,7 @@ def _our_bar(axis: Axes, y: float, score: Score, color: str) -> float:
         axis.errorbar(score.mean, y, xerr=score.sd, fmt="none", ecolor="#1d3f6e", elinewidth=1.0, capsize=4)
     offsets = HEIGHT * 0.28 * np.linspace(-1, 1, len(score.values)) if len(score.values) > 1 else np.zeros(1)
     axis.plot(score.values, y + offsets, zorder=3, **DOT)
-    end = max(*score.values, score.mean + (score.sd or 0.0))
+    end = max(0.0, *score.values, score.mean + (score.sd or 0.0))
     _number(axis, shown(score), end, y, "black")
     return end
 

@@ -10,7 +10,7 @@ import yaml
 from rankdet.errors import UserError
 
 # What the front-end decides; a row that set them too would silently win or lose.
-RESERVED = ("experiment", "protocol", "data", "data.root", "seed", "gpus")
+RESERVED = ("experiment", "protocol", "data", "data.root", "seed")
 # The C parser reads the registry in a fifth of a second, the Python one in three.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

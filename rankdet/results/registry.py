@@ -36,7 +36,9 @@ class PrintedRow:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """One printed table; rows in the paper's order. columns: key -> label. units: key -> unit, percent if not there."""
+    """One printed table; rows in the paper's order. columns: key -> label. units: key -> unit, percent if not there.
+
+    falling: keys of the columns in which less is better."""
 
     id: str
     title: str
@@ -44,10 +46,15 @@ class PrintedTable:
     columns: dict[str, str]
     rows: dict[str, PrintedRow]
     units: dict[str, str] = field(default_factory=dict)
+    falling: tuple[str, ...] = ()
 
     def in_percent(self, column: str) -> bool:
         """Whether the column's numbers are percentages."""
         return self.units.get(column, "percent") == "percent"
+
+    def digits(self, column: str) -> int:
+        """Decimals that the papers print, and ours are shown with: two of a correlation, one of anything else."""
+        return 2 if self.units.get(column) == "correlation" else 1
 
     def own_rows(self) -> list[PrintedRow]:
         """The rows that the authors produced themselves: those to reproduce."""
@@ -113,7 +120,8 @@ def _table(entry: Mapping[str, Any], where: str) -> PrintedTable:
             raise UserError(f"{where}#{row.key}: data set {row.dataset!r} is not among the table's {sorted(datasets)}")
         rows[row.key] = row
     units = {column["key"]: column["unit"] for column in entry["columns"]}
-    return PrintedTable(entry["id"], entry["title"], entry["kind"], columns, rows, units)
+    falling = tuple(column["key"] for column in entry["columns"] if column["better"] == "lower")
+    return PrintedTable(entry["id"], entry["title"], entry["kind"], columns, rows, units, falling)
 
 
 def _row(raw: Mapping[str, Any], where: str, columns: list[str], table_id: str) -> PrintedRow:

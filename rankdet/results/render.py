@@ -49,12 +49,13 @@ def csv_text(table: Table) -> str:
 
 def shown(score: Score) -> str:
     """34.6 ± 0.8; without the spread for a single seed."""
-    return f"{score.mean:.1f}" if score.sd is None else f"{score.mean:.1f} ± {score.sd:.1f}"
+    texts = [f"{number:.{score.digits}f}" for number in (score.mean, score.sd) if number is not None]
+    return " ± ".join(texts)
 
 
-def as_printed(value: float) -> str:
-    """The papers print one decimal, here and there two, and counts without."""
-    return str(value) if isinstance(value, int) or round(value, 1) != value else f"{value:.1f}"
+def as_printed(value: float, digits: int = 1) -> str:
+    """The papers print `digits` decimals, here and there more, and counts without."""
+    return str(value) if isinstance(value, int) or round(value, digits) != value else f"{value:.{digits}f}"
 
 
 def note(row: TableRow) -> str:
@@ -89,7 +90,8 @@ def _cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
     cells = [row.planned.printed.label]
     for metric in metrics:
         score, printed = row.score(metric), row.planned.printed.values[metric]
-        cells += [shown(score) + mark if score else "-", "-" if printed is None else as_printed(printed)]
+        theirs = "-" if printed is None else as_printed(printed, row.planned.table.digits(metric))
+        cells += [shown(score) + mark if score else "-", theirs]
     return [*cells, str(len(row.shown)) if row.shown else "-", note(row)]
 
 

@@ -64,13 +64,14 @@ Finder = Callable[[Record, Retest], Content | None]
 def cell(plan: Plan, printed: PrintedRow, column: str) -> tuple[Retest, str]:
     """The test behind a cell of a row with runs, and which of its metrics is shown there."""
     where = plan.manifest.columns.get(column, Cell(ORIGINAL, column))
-    test = plan.manifest.rows[printed.key].test_under(plan.protocol)
-    return Retest(where.condition, test), where.metric_on(printed.dataset)
+    row = plan.manifest.rows[printed.key]
+    return Retest(row.condition or where.condition, row.test_under(plan.protocol)), where.metric_on(printed.dataset)
 
 
 def has_retests(manifest: Manifest) -> bool:
     """Whether any cell needs more than the trainings' own records."""
-    return bool(manifest.columns) or any(row.test or row.mini_test or row.paper_test for row in manifest.rows.values())
+    rows = manifest.rows.values()
+    return bool(manifest.columns) or any(row.test or row.mini_test or row.paper_test or row.condition for row in rows)
 
 
 def planned_retests(plan: Plan) -> Tests:

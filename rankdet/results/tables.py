@@ -12,11 +12,14 @@ from rankdet.results.runs import Reads, Run
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of one row over its seeds, in the column's unit. sd: sample standard deviation, None for one seed."""
+    """One metric of one row over its seeds, in the column's unit. sd: sample standard deviation, None for one seed.
+
+    digits: decimals to show."""
 
     values: tuple[float, ...]
     mean: float
     sd: float | None
+    digits: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class TableRow:
             return None
         scale = 100 if self.planned.table.in_percent(metric) else 1
         values = tuple(scale * fraction for fraction in fractions)
-        return Score(values, fmean(values), stdev(values) if len(values) > 1 else None)
+        sd = stdev(values) if len(values) > 1 else None
+        return Score(values, fmean(values), sd, self.planned.table.digits(metric))
 
 
 @dataclass(frozen=True)

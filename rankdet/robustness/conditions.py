@@ -1,4 +1,4 @@
-"""The test conditions of AP-loss's Table 3 by name: what each does, as tables say it. Imports nothing, for planning."""
+"""The test conditions of AP-loss's Table 3 and aLRP's Table 5, as tables name them. Imports nothing."""
 
 # Raise it when a change gives other images or other numbers: results of an older suite are then done again.
 SUITE_VERSION = 1
@@ -7,6 +7,7 @@ SEED = 0  # of every random choice, the same for all models
 ORIGINAL = "original"
 DEEPFOOL = "deepfool"
 ADVERSARIAL = "adversarial_patch"
+BOUNDS = {"lower_bound": "lower", "upper_bound": "upper"}  # -> what evaluation/bounds.py calls it
 CONDITIONS = {
     ORIGINAL: "the images as they are",
     "black_patch": "half of each object's width and height, at its centre, is black",
@@ -22,4 +23,9 @@ CONDITIONS = {
         "class, as L2 norm over the network's input in grey levels (0..255): the mean over the images (at most 100) "
         "with a detection at the score threshold of the model's best F1; higher is more robust"
     ),
+    "lower_bound": (
+        "the images as they are; in each class the detections that are right at IoU 0.5 keep their scores and exchange "
+        "their IoUs, so that the higher the score, the smaller the IoU"
+    ),
+    "upper_bound": "the same the other way round: the higher the score, the larger the IoU",
 }

@@ -18,11 +18,11 @@ from rankdet.errors import UserError
 from rankdet.evaluation.coco import coco_ground_truth
 from rankdet.evaluation.inference import detect_all
 from rankdet.evaluation.matches import coco_matches
-from rankdet.evaluation.metrics import all_metrics
+from rankdet.evaluation.metrics import all_metrics, metrics_of
 from rankdet.evaluation.results import Result
 from rankdet.robustness import adversarial
 from rankdet.robustness.altered import AlteredImages
-from rankdet.robustness.conditions import ADVERSARIAL, CONDITIONS, DEEPFOOL, ORIGINAL, SEED
+from rankdet.robustness.conditions import ADVERSARIAL, BOUNDS, CONDITIONS, DEEPFOOL, ORIGINAL, SEED
 from rankdet.robustness.fooling import best_detections, fool_detector, operating_point
 from rankdet.robustness.noise import gaussian_noise
 from rankdet.robustness.patches import Alteration, black_patch, flip_patch, random_patch
@@ -71,10 +71,26 @@ class Suite:
             raise UserError(f"conditions={condition}: there is no such condition; there are {', '.join(CONDITIONS)}")
         if condition == DEEPFOOL:
             return self.fool()
+        if condition in BOUNDS:
+            return self.bound(BOUNDS[condition])
         altered = AlteredImages(self.test, self.views, self.alteration(condition), SEED)
         batches = evaluation_loader(altered, IMAGES, num_workers=self.num_workers)
         results = detect_all(self.detector, batches, self.test.category_ids, self.device)
         return Outcome(all_metrics(self.test, results), some_pictures(altered), results=results)
+
+    def bound(self, name: str) -> Outcome:
+        """AP, AP50, AP75, AP90 and rho of bound_metrics ("lower" or "upper"), without pictures: nothing is altered.
+
+        UserError for a split without objects at hand, in which nothing is right or wrong.
+        """
+        if not self.test.labelled:
+            raise UserError(f"{self.test.name}/{self.test.split}: bounds need its objects, which a server keeps")
+        batches = self._batches(ViewDataset(self.test, self.views))
+        results = detect_all(self.detector, batches, self.test.category_ids, self.device)
+        metrics = metrics_of(coco_ground_truth(self.test), results, ("bounds",))
+        prefix = f"{name}_"
+        own = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+        return Outcome(own, [])
 
     def originals(self) -> list[np.ndarray]:
         """The images of which a condition's pictures show what it made."""

@@ -32,6 +32,8 @@ PRINTED_AP = {
 }
 PRINTED_LOSSES = {"R1": (0.87, 0.36, 0.28, 0.53), "R2": (0.87, 0.36, 0.28, 0.69), "R3": (0.87, 0.36, 0.28, 0.89)}
 HARD = 0.01  # half width of the step, a tenth of the gaps between the scores
+ROUNDED = 0.005 + 1e-9  # what a number may be off one that is printed with two decimals
+LABELS = torch.zeros(10, dtype=torch.int8).index_fill(0, torch.tensor(POSITIVES), 1)
 
 
 @claim(
@@ -43,33 +45,19 @@ def toy_example(
     loss: ALRP = alrp_loss, ap: Loss = ap_loss, average_precision: Callable[..., float] = ap_area
 ) -> Verdict:
     """Every printed value but L1 Loss, recomputed from the ten anchors; and how clear of rounding each is."""
-    labels = torch.zeros(10, dtype=torch.int8).index_fill(0, torch.tensor(POSITIVES), 1)
-    found_ap, found_losses = {}, {}
-    for name, ious in IOUS.items():
-        overlaps = np.zeros(10)
-        overlaps[list(POSITIVES)] = ious
-        by_threshold = [average_precision(overlaps >= threshold - 1e-9, NUM_OBJECTS) for threshold in THRESHOLDS]
-        found_ap[name] = (*by_threshold, sum(by_threshold) / 4)
-        iou_loss = 1 - torch.tensor(ious, dtype=torch.float64)
-        parts = loss(SCORES, labels, iou_loss / (1 - 0.5), HARD)
-        found_losses[name] = (
-            functional.binary_cross_entropy(SCORES, labels.double()).item(),
-            ap(SCORES, labels, step="heaviside", interpolate=False).item(),
-            iou_loss.mean().item(),
-            sum(part.item() for part in parts),
-        )
+    found_ap, found_losses = toy_values(loss, ap, average_precision)
     errors = [largest_gap(*tables) for tables in ((found_ap, PRINTED_AP), (found_losses, PRINTED_LOSSES))]
     by_overlap = [values[-1] for values in found_losses.values()]
     smoothed = [
-        sum(p.item() for p in loss(SCORES, labels, 2 * (1 - torch.tensor(ious, dtype=torch.float64)), 1.0))
+        sum(p.item() for p in loss(SCORES, LABELS, 2 * (1 - torch.tensor(ious, dtype=torch.float64)), 1.0))
         for ious in IOUS.values()
     ]
     headers = ("output", *(f"AP{100 * t:g}" for t in THRESHOLDS), "AP", "cross entropy", "AP Loss", "IoU Loss", "aLRP")
     rows = [(name, *(f"{value:.4f}" for value in found_ap[name] + found_losses[name])) for name in IOUS]
     return Verdict(
         (
-            Finding(errors[0] <= 0.005 + 1e-9, f"15 values of Fig. 1b: at most {errors[0]:.4f} off what is printed"),
-            Finding(errors[1] <= 0.005 + 1e-9, f"12 values of Fig. 1c: at most {errors[1]:.4f} off what is printed"),
+            Finding(errors[0] <= ROUNDED, f"15 values of Fig. 1b: at most {errors[0]:.4f} off what is printed"),
+            Finding(errors[1] <= ROUNDED, f"12 values of Fig. 1c: at most {errors[1]:.4f} off what is printed"),
             Finding(
                 by_overlap == sorted(by_overlap) and len(set(by_overlap)) == 3,
                 f"aLRP rises as scores and IoUs agree less: {', '.join(f'{value:.4f}' for value in by_overlap)}",
@@ -81,6 +69,26 @@ def toy_example(
         f"be {0.8**-1 * found_ap['R1'][0]:.2f}.",
         tables=(Table("values", headers, rows),),
     )
+
+
+def toy_values(
+    loss: ALRP = alrp_loss, ap: Loss = ap_loss, average_precision: Callable[..., float] = ap_area
+) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
+    """R1 to R3 -> AP at each of THRESHOLDS and their mean; R1 to R3 -> cross entropy, AP-loss, IoU loss and aLRP."""
+    by_threshold, by_loss = {}, {}
+    for name, ious in IOUS.items():
+        overlaps = np.zeros(10)
+        overlaps[list(POSITIVES)] = ious
+        values = [average_precision(overlaps >= threshold - 1e-9, NUM_OBJECTS) for threshold in THRESHOLDS]
+        by_threshold[name] = (*values, sum(values) / 4)
+        iou_loss = 1 - torch.tensor(ious, dtype=torch.float64)
+        by_loss[name] = (
+            functional.binary_cross_entropy(SCORES, LABELS.double()).item(),
+            ap(SCORES, LABELS, step="heaviside", interpolate=False).item(),
+            iou_loss.mean().item(),
+            sum(part.item() for part in loss(SCORES, LABELS, iou_loss / (1 - 0.5), HARD)),
+        )
+    return by_threshold, by_loss
 
 
 # The losses of Table 1 that are implemented, in its order, and what it prints.
@@ -97,7 +105,7 @@ def hyperparameters(table: Sequence[tuple[str, Sequence[type[nn.Module]], int]] 
     """Counts the modules' arguments that are numbers and change what is learnt, less one for a factor of the whole."""
     findings, rows = [], []
     for name, modules, printed in table:
-        counted = [f"{module.__name__}.{argument}" for module in modules for argument in effective(module, modules)]
+        counted = arguments_of(modules)
         count = len(counted) - 1
         findings.append(Finding(count == printed, f"{name}: {count}, printed {printed}"))
         rows.append((name, printed, count, ", ".join(counted)))
@@ -110,6 +118,11 @@ def hyperparameters(table: Sequence[tuple[str, Sequence[type[nn.Module]], int]] 
         "learning rate's affair. AP Loss's k has no effect at the default step.",
         tables=(Table("count", ("loss", "printed", "counted", "arguments, one of the weights not counted"), rows),),
     )
+
+
+def arguments_of(modules: Sequence[type[nn.Module]]) -> list[str]:
+    """What is counted of the modules together, as <module>.<argument>; of the weights among them all but one count."""
+    return [f"{module.__name__}.{argument}" for module in modules for argument in effective(module, modules)]
 
 
 def effective(module: type[nn.Module], modules: Sequence[type[nn.Module]]) -> list[str]:
