@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rankdet.evaluation.bounds import ORDERS, bound_metrics, class_ap
 from rankdet.evaluation.coco import IOUS, coco_metrics
+from rankdet.evaluation.correlation import correlation_metrics
 from rankdet.evaluation.matches import Matches, coco_matches
 
 
@@ -18,16 +19,16 @@ def test_by_hand():
     """Two objects, the better score with IoU .6, the worse with .8, a wrong one between them; 51 + 50 recall levels.
 
     IoU .5 to .6: right, wrong, right: (51 + 50 * 2 / 3) / 101 whatever the order. IoU .65 to .8: one is right, first or
-    third: upper 51 / 101, lower and kept (51 / 3) / 101. Above, nothing is.
+    third: upper 51 / 101, lower and kept (51 / 3) / 101. Above, nothing is. Of two, ranks agree or are reversed.
     """
     truth = ground_truth([[0, 0, 10, 10], [50, 0, 10, 10]])
     results = [result([0, 0, 10, 6], 0.9), result([90, 90, 10, 10], 0.8), result([50, 0, 10, 8], 0.7)]
     metrics = bound_metrics(truth, results)
     both, first, last = (51 + 50 * 2 / 3) / 101, 51 / 101, 17 / 101
     expected = {}
-    for name, one in (("lower", last), ("kept", last), ("upper", first)):
+    for name, one, rho in (("lower", last, -1), ("kept", last, -1), ("upper", first, 1)):
         expected |= {f"{name}_AP": (3 * both + 4 * one) / 10, f"{name}_AP50": both}
-        expected |= {f"{name}_AP75": one, f"{name}_AP90": 0}
+        expected |= {f"{name}_AP75": one, f"{name}_AP90": 0, f"{name}_rho": rho}
     assert metrics == pytest.approx(expected, abs=1e-12)
 
 
@@ -59,6 +60,8 @@ def test_ap50_is_cocos_and_the_others_lie_in_order(data):
     for key in ("AP", "AP75", "AP90"):
         assert metrics[f"lower_{key}"] < metrics[f"kept_{key}"] < metrics[f"upper_{key}"]
     assert metrics["kept_AP"] == pytest.approx(coco["AP"], abs=0.02)
+    assert metrics["kept_rho"] == pytest.approx(correlation_metrics(truth, results)["rho"], abs=1e-12)
+    assert metrics["lower_rho"] < metrics["kept_rho"] < metrics["upper_rho"]
 
 
 def test_kept_ap_is_cocos_where_no_object_is_found_twice():
@@ -82,4 +85,6 @@ def test_thresholds_are_the_evaluators():
 
 def test_nothing_at_all():
     assert all(math.isnan(value) for value in bound_metrics(ground_truth([]), []).values())
-    assert set(bound_metrics(ground_truth([[0, 0, 10, 10]]), []).values()) == {0}
+    found = bound_metrics(ground_truth([[0, 0, 10, 10]]), [])
+    assert {value for key, value in found.items() if "rho" not in key} == {0}
+    assert all(math.isnan(found[f"{name}_rho"]) for name in ORDERS)

@@ -44,6 +44,14 @@ def test_same_numbers_as_the_collected_facts(registry, shared_data, repo):
     assert ours == yaml.load(path.read_text(), loader)
 
 
+def test_columns_say_how_they_are_read(registry):
+    """aLRP's rho is a correlation with two decimals, its oLRP falls; the rest are percentages that rise."""
+    table = registry.table("alrp/table-2")
+    assert table.falling == ("oLRP",)
+    assert {key: table.digits(key) for key in table.columns} == dict.fromkeys(table.columns, 1) | {"rho": 2}
+    assert [key for key in table.columns if not table.in_percent(key)] == ["rho"]
+
+
 def test_own_rows_leave_out_quoted_ones(registry):
     table = registry.table("ap-loss/table-4")
     assert len(table.rows) > len(table.own_rows()) > 0

@@ -261,6 +261,20 @@ def test_csv_is_tidy_and_unrounded(tmp_path):
 
 def test_numbers_are_shown_as_printed():
     assert [as_printed(value) for value in (53.0, 53.1, 54.09, 12)] == ["53.0", "53.1", "54.09", "12"]
+    assert [as_printed(value, 2) for value in (0.5, 0.48, -1.0)] == ["0.50", "0.48", "-1.00"]
+
+
+def test_a_correlation_has_two_decimals_and_a_falling_metric_is_named(tmp_path):
+    """AP50 as a correlation: 0.52 and 0.55, in no percent."""
+    printed = replace(TABLE, units={"AP": "percent", "AP50": "correlation"}, falling=("AP",))
+    plan = make_plan(tmp_path, printed)
+    table = collect(plan, records_of(plan, {"a": [0.26, 0.275], "b": [-0.3]}))
+    assert cells(table, "a")[2:4] == ["0.54 ± 0.02", "80.50"]
+    assert cells(table, "b")[2] == "-0.60"
+    text = markdown(table)
+    assert "over n seeds, in percent but for AP50, on made." in text
+    assert "- Less is better: AP." in text
+    assert len(save_table(table, tmp_path)) == 4  # the plot has room below 0
 
 
 def test_equal_tables_are_equal_bytes(tmp_path):

@@ -12,7 +12,7 @@ from rankdet import retest, train
 from rankdet.config import compose, run_directory
 from rankdet.results.retests import FIELDS
 from rankdet.robustness import adversarial, suite
-from rankdet.robustness.conditions import CONDITIONS, SUITE_VERSION
+from rankdet.robustness.conditions import BOUNDS, CONDITIONS, SUITE_VERSION
 
 SHORT = ("splits.monitor=null", "loss=ap")
 LOW = "evaluation.score_threshold=0"  # so little trained, the network finds something only without a threshold
@@ -52,8 +52,11 @@ def test_every_condition_is_recorded_with_its_picture(run):
         assert all(record[key] == own[key] for key in ("config_hash", "seed", "data_hash", "split", "run"))
     assert records["original"]["metrics"] == pytest.approx(own["metrics"], abs=1e-9)
     assert records["deepfool"]["metrics"].keys() >= {"norm", "attacked", "fooled", "threshold"}
+    for name in BOUNDS:
+        assert records[name]["metrics"].keys() == {"AP", "AP50", "AP75", "AP90", "rho"}
+        assert records[name]["metrics"]["AP50"] == pytest.approx(own["metrics"]["AP50"], abs=1e-9)
     pictures = {path.stem: np.asarray(Image.open(path)) for path in (run / "retests" / "pictures").glob("*.png")}
-    assert pictures.keys() - {"sheet"} <= CONDITIONS.keys()
+    assert pictures.keys() - {"sheet"} <= CONDITIONS.keys() - BOUNDS.keys()
     assert len(pictures) == 8
     heights = [picture.shape[0] for name, picture in pictures.items() if name != "sheet"]
     assert pictures["sheet"].shape[0] == sum(heights)

@@ -1,5 +1,7 @@
 """DeepFool on test images of several shapes: padding that makes a batch of them changes nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from drawn_sets import drawn_set
@@ -10,6 +12,7 @@ from rankdet.config import compose
 from rankdet.data.loader import evaluation_loader, without_padding
 from rankdet.data.view_dataset import ViewDataset
 from rankdet.data.views import KeepAspect, Stretch
+from rankdet.errors import UserError
 from rankdet.robustness import suite
 from rankdet.robustness.fooling import best_detections, fool_detector
 from rankdet.robustness.suite import Suite
@@ -53,6 +56,13 @@ def attacked(detector, batches):
         ):
             found[target.image_id] = parts
     return found
+
+
+def test_bounds_need_objects(images):
+    """Where a server keeps them, nothing is right or wrong here."""
+    split = replace(images, labelled=False)
+    with pytest.raises(UserError, match="bounds need its objects, which a server keeps"):
+        Suite(None, None, split, None, CPU).measure("upper_bound")
 
 
 def test_images_of_a_padded_batch_are_attacked_as_if_alone(detector, images):

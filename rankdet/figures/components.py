@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankdet.figures.content import Content, Edition, mean_sd, over_seeds
+from rankdet.figures.content import Content, mean_sd, over_seeds
 from rankdet.figures.curves import Finder, LoggedRun, local, publish_curves, published_in
-from rankdet.figures.of_table import TablePlan, first_seed_first
+from rankdet.figures.of_table import OfTable, TablePlan, first_seed_first
 from rankdet.figures.panels import RULES, Panel, combined, draw_panels, panel_csv, panel_table
 from rankdet.figures.specs import Components
 from rankdet.figures.work import Work
@@ -15,15 +15,8 @@ EARLY = 0.2  # of a run's steps: how far a part has fallen by then is told in wo
 
 
 @dataclass
-class ComponentFigure:
+class ComponentFigure(OfTable):
     """A figure of the kind components."""
-
-    of: TablePlan
-
-    @property
-    def edition(self) -> Edition:
-        """The table's."""
-        return self.of.edition
 
     @property
     def spec(self) -> Components:

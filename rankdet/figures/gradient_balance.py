@@ -1,5 +1,6 @@
 """Figures of the balance between negatives and positives as a training proceeds, with the loss beside it."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -47,13 +48,13 @@ def _ratios(point: Point, find: Finder) -> list[LoggedRun]:
 
 def _ratio(negatives: float, positives: float) -> float:
     """NaN where there was no positive at all."""
-    return negatives / positives if positives else float("nan")
+    return negatives / positives if positives else math.nan
 
 
 def _measured(ratio: Sequence[LoggedRun], loss: Sequence[LoggedRun]) -> str:
     if not ratio:
         return "not run"
-    values = [value for run in ratio for value in run.values]
+    values = [value for run in ratio for value in run.values if not math.isnan(value)]
     return (
         f"ratio between {min(values):.3g} and {max(values):.3g}; loss from {fmean(run.first for run in loss):.3g} to "
         f"{fmean(run.final for run in loss):.3g} (n = {len(ratio)})"
