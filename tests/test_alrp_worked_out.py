@@ -61,7 +61,7 @@ def test_other_numbers_would_not_agree(tables):
 
 
 def test_hyperparameters_are_counted(tables):
-    """AP-loss: delta and the box loss's beta, and one of two weights; aLRP's second is what self-balancing starts at."""
+    """AP-loss: delta, the box loss's beta, one of two weights. aLRP's second is what self-balancing starts at."""
     found = hyperparameters.content(tables["alrp/table-1"])
     counts = {row["row"]: row["counted"] for row in csv.DictReader(io.StringIO(found.csv))}
     assert (counts["ap-loss"], counts["focal-loss"], counts["alrp"]) == ("3", "4", "2")

@@ -163,6 +163,7 @@ def test_the_configs(repo, plain):
         "short_500_multi": [(h, round(h * 4 / 3), m) for h in (400, 500, 600, 700, 800) for m in both],
         "short_600": [(600, 800, False)],
         "short_800": [(800, 1067, False)],
+        "short_800_multi": [(h, round(h * 4 / 3), m) for h in (640, 800, 960, 1120, 1280) for m in both],
     }
     paper = build_views(compose(["protocol=paper", "data.root=somewhere"]))
     assert paper(375, 500) == (View(600, 800, 608, 800, False),)

@@ -56,9 +56,10 @@ def test_nothing_to_choose_from():
 
 
 def test_the_grid_of_the_checkout(repo):
-    """All four losses, none of the tables' seeds, and a learning rate that can move either way from the default."""
+    """All losses of Table 2 and aLRP, none of the tables' seeds, and a learning rate that can move either way."""
     grid = load_grid(repo / "experiments" / "tuning" / "grid.yaml")
-    assert list(grid.losses) == ["ce_ohem", "focal", "auc", "ap"]
+    assert list(grid.losses) == ["ce_ohem", "focal", "auc", "ap", "alrp"]
+    assert len(grid.settings("ap")) == len(grid.settings()) == 2 * len(grid.settings("alrp"))
     assert grid.overrides == ()
     assert (grid.train, grid.test) == ("train", "val")
     assert not set(grid.seeds) & {0, 1, 2}
@@ -75,8 +76,31 @@ def test_every_detector_of_the_grid_has_the_settings_of_its_table(repo):
     rows = load_manifest(repo / "experiments" / "ap-loss" / "table-2.yaml", registry).rows.values()
     shown = {row.under("mini") for row in rows if "-ssd-" in row.key}
     assert shown == {(f"loss={loss}", *own, *ssd.overrides) for loss, own in ssd.losses.items()}
+    of_table = {"faster_rcnn": ("table-8", {"alrp"}), "foveabox": ("table-7", {"focal", "ap", "alrp"})}
+    for detector, (name, losses) in of_table.items():  # of aLRP's
+        rows = load_manifest(repo / "experiments" / "alrp" / f"{name}.yaml", registry).rows.values()
+        own = {row.loss: row.under("mini")[1:] for row in rows if row.loss in losses}
+        assert own == {loss: load_grid(path, detector).losses[loss] for loss in losses}
     with pytest.raises(UserError, match=r"DETECTOR=yolo: .*grid\.yaml has retinanet, ssd"):
         load_grid(path, "yolo")
+
+
+def test_a_loss_that_brings_its_boxes_has_the_learning_rate_alone(tmp_path):
+    """Three rates of six settings; AP 10, 30 and 20 %, and equal ones, where the default's rate is taken."""
+    grid = replace(GRID, losses={"ap": (), "alrp": ("box_loss=none",)}, seeds=(7,))
+    trials = make_trials(grid, choose_data("shapes"), tmp_path)
+    assert [len([trial for trial in trials if trial.loss == loss]) for loss in ("ap", "alrp")] == [6, 3]
+    own = [trial for trial in trials if trial.loss == "alrp"]
+    assert [trial.setting for trial in own] == [{LR: 0.001}, {LR: 0.002}, {LR: 0.004}]
+    assert choose([(trial.setting, ap) for trial, ap in zip(own, (0.1, 0.2, 0.3), strict=True)], grid).at_edge == (LR,)
+    assert choose([(trial.setting, 0.2) for trial in own], grid).best == {LR: 0.002}
+    for trial in trials:
+        write_record(trial.runs[0], 0.3 if trial.setting[LR] == 0.001 else 0.2, split="val")
+    path = tmp_path / "tuning.yaml"
+    path.write_text(tuning_yaml(grid, "shapes", trials, run_records(run for t in trials for run in t.runs)))
+    tuning = load_tuning(path)
+    assert tuning.losses == {"ap": {LR: 0.001, WEIGHT: 1.0}, "alrp": {LR: 0.001}}
+    assert (tuning.num_trials, tuning.fewer) == (6, {"alrp": 3})
 
 
 def test_trials_of_another_detector(tmp_path):

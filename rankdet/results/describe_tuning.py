@@ -44,8 +44,10 @@ def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
     seeds = ", ".join(map(str, tuning.seeds))
     where = f"protocol {tuning.protocol} version {tuning.protocol_version}, seed {seeds}"
     used = dict(sorted(_used(runs).items()))
+    fewer = "".join(f", {tuning.fewer[loss]} for {loss}" for loss in used if loss in tuning.fewer)
+    fewer += ", which has no box weight" if fewer else ""
     lines = [
-        f"Tuned per loss on {tuning.data}, split val, the same {tuning.num_trials} settings for each ({where}): "
+        f"Tuned per loss on {tuning.data}, split val, the same {tuning.num_trials} settings for each{fewer} ({where}): "
         + "; ".join(f"{loss}: {_settings(best)}" for loss, best in used.items())
         + "."
     ]

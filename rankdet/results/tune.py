@@ -14,7 +14,7 @@ from rankdet.results.datasets import MINI, DataChoice
 from rankdet.results.reading import check_keys, read_yaml
 from rankdet.results.records import Record, match
 from rankdet.results.runs import Run, detector_of, make_runs, merge_overrides
-from rankdet.results.tuning import RETINANET, TUNED_KEYS
+from rankdet.results.tuning import BOX_WEIGHT, RETINANET, TUNED_KEYS
 
 Setting = dict[str, float]
 
@@ -35,9 +35,11 @@ class Grid:
     axes: dict[str, tuple[float, ...]]
     default: Setting
 
-    def settings(self) -> list[Setting]:
-        """All combinations, the last axis fastest."""
-        return [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+    def settings(self, loss: str | None = None) -> list[Setting]:
+        """All combinations, the last axis fastest; of a loss without a box loss beside it the learning rates alone."""
+        alone = loss is not None and "box_loss=none" in self.losses[loss]
+        axes = {key: axis for key, axis in self.axes.items() if not (alone and key == BOX_WEIGHT)}
+        return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def make_trials(grid: Grid, data: DataChoice, root: Path) -> list[Trial]:
     head = (f"protocol={grid.protocol}", *data.overrides, *grid.overrides, *splits)
     trials = []
     for loss, fixed in grid.losses.items():
-        for setting in grid.settings():
+        for setting in grid.settings(loss):
             chosen = tuple(f"{key}={value}" for key, value in setting.items())
             overrides = merge_overrides(head, (f"loss={loss}", *fixed), chosen)
             label = f"{loss} {' '.join(chosen)}"
@@ -116,8 +118,10 @@ def choose(scores: Sequence[tuple[Setting, float | None]], grid: Grid) -> Choice
         raise UserError("tune: no setting of a loss ended with a finite loss; widen experiments/tuning/grid.yaml")
     top = max(ap for _, ap in ended)
     best = [setting for setting, ap in ended if isclose(ap, top, rel_tol=1e-12)]
-    setting = grid.default if grid.default in best else best[0]
-    at_edge = tuple(key for key, axis in grid.axes.items() if len(axis) > 1 and setting[key] in (axis[0], axis[-1]))
+    default = {key: grid.default[key] for key in best[0]}
+    setting = default if default in best else best[0]
+    axes = {key: axis for key, axis in grid.axes.items() if key in setting and len(axis) > 1}
+    at_edge = tuple(key for key, axis in axes.items() if setting[key] in (axis[0], axis[-1]))
     return Choice(setting, top, at_edge)
 
 

@@ -1,12 +1,12 @@
 """Tuned settings per loss: where they are recorded, and how the tables' runs come by them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rankdet.results.reading import check_keys, read_yaml
 
-TUNED_KEYS = ("schedule.lr", "box_loss.weight")
+RATE, BOX_WEIGHT = TUNED_KEYS = ("schedule.lr", "box_loss.weight")
 RETINANET = "retinanet"  # the detector that files without another's name are for
 KEYS = ("data", "data_hash", "protocol", "protocol_version", "seeds", "grid", "default", "losses")
 
@@ -16,6 +16,7 @@ class Tuning:
     """Chosen settings, loss -> {key: value}, and how they were chosen.
 
     edges: keys whose best is the first or last of three or more values. collapsed: settings that ended below 1 AP.
+    fewer: losses with fewer trials than num_trials, and how many; one that brings its own box loss has no box weight.
     """
 
     path: Path
@@ -29,6 +30,7 @@ class Tuning:
     edges: dict[str, tuple[str, ...]]
     collapsed: dict[str, int]
     detector: str = RETINANET
+    fewer: dict[str, int] = field(default_factory=dict)
 
 
 def file_name(data: str, detector: str) -> str:
@@ -52,16 +54,18 @@ def load_tuning(path: Path) -> Tuning:
     losses: dict[str, dict[str, float]] = {}
     edges: dict[str, tuple[str, ...]] = {}
     collapsed: dict[str, int] = {}
-    num_trials = 0
+    trials: dict[str, int] = {}
     for loss, entry in raw["losses"].items():
         where = f"{path}: losses.{loss}"
         entry = check_keys(entry, where, ("best", "val_ap", "at_edge", "trials"))
-        best: Any = check_keys(entry["best"], f"{where}.best", TUNED_KEYS)
-        losses[loss] = {key: float(best[key]) for key in TUNED_KEYS}
+        best: Any = check_keys(entry["best"], f"{where}.best", (RATE,), (BOX_WEIGHT,))
+        losses[loss] = {key: float(best[key]) for key in TUNED_KEYS if key in best}
         edges[loss] = tuple(key for key in entry["at_edge"] if len(raw["grid"][key]) >= 3)
         collapsed[loss] = sum((trial["val_ap"] or 0) < 0.01 for trial in entry["trials"])
-        num_trials = max(num_trials, len(entry["trials"]))
+        trials[loss] = len(entry["trials"])
+    num_trials = max(trials.values(), default=0)
     return Tuning(
         path, str(raw["data"]), str(raw["data_hash"]), str(raw["protocol"]), int(raw["protocol_version"]),
         num_trials, tuple(raw["seeds"]), losses, edges, collapsed, str(raw.get("detector", RETINANET)),
+        {loss: number for loss, number in trials.items() if number < num_trials},
     )  # fmt: skip
