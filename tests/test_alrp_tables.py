@@ -5,13 +5,13 @@ from functools import lru_cache
 
 import pytest
 
-from rankdet.config import compose
 from rankdet.figures.manifest import is_figure, load_figure
 from rankdet.results.launch import shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.plan import make_plan
 from rankdet.results.registry import load_registry
 from rankdet.results.retests import Retest, cell, planned_retests
+from rankdet.results.runs import config_of
 
 # Trainings of one seed that a manifest is the first to need, in the tables' order, under either protocol.
 TRAININGS = {"table-2": 5, "table-3": 13, "table-4": 3, "table-5": 0, "table-6": 6, "table-7": 3, "table-8": 3}
@@ -131,7 +131,7 @@ def test_settings_under_paper(plans_under):
         for row in plan.rows:
             if not row.runs or name == "table-3":
                 continue
-            cfg = compose([*row.runs[0].overrides])
+            cfg = config_of(row.runs[0].overrides)
             assert (cfg.gpus, cfg.schedule.length, cfg.schedule.unit) == (4, 100, "epochs")
             assert cfg.data.name == "coco2017"
             assert cfg.splits.test == ("test-dev" if name == "table-6" else "test")
@@ -161,7 +161,7 @@ def test_weights_of_table_3(plans_under):
     """Seven constant weights a row, the same for IoU and GIoU, and self-balancing."""
     found = {}
     for row in plans_under("paper")["table-3"].rows:
-        loss = compose([*row.runs[0].overrides]).loss
+        loss = config_of(row.runs[0].overrides).loss
         found.setdefault(loss.overlap, []).append(loss.localisation_weight)
     assert found == {overlap: [1, 2, 5, 10, 15, 25, 50, None] for overlap in ("iou", "giou")}
 

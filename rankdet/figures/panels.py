@@ -68,7 +68,7 @@ def draw_panels(figure: Figure, series: Mapping[str, Series], panels: Sequence[P
             draw_band(axes, runs, COLORS[place], series[key].label)
         axes.set(xlabel="step", ylabel=panel.label)
         axes.set_xlim(left=0)
-        if panel.log:
+        if panel.log and any(panel.curves.values()):  # which would not draw an empty one
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)

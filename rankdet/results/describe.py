@@ -29,9 +29,11 @@ PROTOCOLS = {
 def description(table: Table) -> list[str]:
     """One sentence or two per point, without list marks."""
     plan, records = table.plan, table.records
+    bare = [key for one in plan.manifest.tables for key, unit in one.units.items() if unit == "correlation"]
+    units = f"in percent but for {', '.join(bare)}" if bare else "in percent"
     lines = [
-        f"Ours: mean ± sample standard deviation over n seeds, in percent{_other_units(table)}, on {plan.on}. Rows "
-        "bear the paper's names, and its numbers are as printed, on its own data."
+        f"Ours: mean ± sample standard deviation over n seeds, {units}, on {plan.on}. Rows bear the paper's names, and "
+        "its numbers are as printed, on its own data."
     ]
     falling = dict.fromkeys(column for printed in plan.manifest.tables for column in printed.falling)
     lines += [f"Less is better: {', '.join(falling)}."] if falling else []
@@ -56,13 +58,6 @@ def description(table: Table) -> list[str]:
         )
     lines += _order(table)
     return lines
-
-
-def _other_units(table: Table) -> str:
-    """Which columns are correlations, which have no unit."""
-    tables = table.plan.manifest.tables
-    bare = dict.fromkeys(key for printed in tables for key, unit in printed.units.items() if unit == "correlation")
-    return f" but for {', '.join(bare)}" if bare else ""
 
 
 def _stand_ins(table: Table) -> list[str]:
