@@ -15,7 +15,6 @@ from rankdet.results.front import add_where, exit_code
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ("paper", "protocol", "data", "jobs", "gpus", "nodes", "rendezvous", "launcher", "slurm")
-SCRIPTS = {"table": "reproduce.py", "figure": "figure.py"}
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
@@ -33,7 +32,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 
 def command(target: Target, args: argparse.Namespace) -> list[str]:
     """What makes one of them."""
-    script = SCRIPTS[target.name.partition("-")[0]]
+    script = "figure.py" if target.name.startswith("figure") else "reproduce.py"
     options = {name: getattr(args, name) for name in OPTIONS}
     settings = [item for item in args.chosen if "=" in item]
     flags = [f"--{name}={value}" for name, value in options.items()]

@@ -79,7 +79,7 @@ def test_the_state_of_each_table(pages):
 def test_every_table_of_every_paper_is_there(pages, root):
     text = pages[0].read_text()
     registry = load_registry(root / "experiments" / "registry.yaml")
-    assert {table.partition("/")[0] for table in registry.tables} == set(PAPERS) - {"harmonic"}
+    assert {table.partition("/")[0] for table in registry.tables} == set(PAPERS) - {"harmonic", "all-losses"}
     for table in registry.tables.values():
         assert table.title in text, table.id
     for title in PAPERS.values():

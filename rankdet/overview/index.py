@@ -18,11 +18,13 @@ PAPERS = {
     "dr-loss": "DR loss (CVPR 2020), supplement",
     "harmonic": "Harmonic loss (CVPR 2021), supplement",
     "pap": "Parameterized AP loss (NeurIPS 2021), supplement",
-}  # by their names in the registry, which has none of the harmonic loss: it prints no table
-KINDS = {"md": "table", "csv": "CSV", "tex": "LaTeX", "png": "plot", "svg": "SVG"}
+    "all-losses": "All losses side by side",
+}  # by their folders; the registry has none of the last one, which is our own, and none of the harmonic loss's
+KINDS = {"md": "table", "csv": "CSV", "tex": "LaTeX", "png": "plot", "cost.png": "accuracy against cost", "svg": "SVG"}
 FIGURE_KINDS = KINDS | {"md": "text", "csv": "points"}
 HEADERS = ("", "what it shows", "protocol", "data", "done", "seeds", "newest run", "files")
 ELSEWHERE = {
+    "all-losses/README.md": "What the comparison of all losses says, and what not (make reproduce-all-losses)",
     "profile/profile.md": "What the losses cost (make profile-loss)",
     "profile/loading.md": "What loading images costs (make profile-loading)",
     "benchmark/benchmark.md": "What a training step costs (make benchmark)",
@@ -53,7 +55,9 @@ def index(root: Path, published: Sequence[Edition]) -> str:
 
 
 def _tables(root: Path, paper: str, registry: Registry, published: Sequence[Edition]) -> Iterator[list[str]]:
-    """A line for each edition of each manifest in the order of the registry, or for a printed table without any."""
+    """A line for each edition of each manifest in the order of the registry, or for a printed table without any.
+
+    Tables of our own come last."""
     folder = root / "experiments" / paper
     manifests = {}
     for name in names(root, paper) if folder.is_dir() else ():
@@ -69,6 +73,12 @@ def _tables(root: Path, paper: str, registry: Registry, published: Sequence[Edit
         yield from (_line(root, edition, kinds) for edition in own)
         if not own:
             yield _empty(printed, paper, name)
+    for name in dict.fromkeys(name for table, name in manifests.items() if table not in registry.tables):
+        own = [edition for edition in published if (edition.paper, edition.name) == (paper, name)]
+        yield from (_line(root, edition, KINDS) for edition in own)
+        if not own:
+            title = load_manifest(folder / f"{name}.yaml", registry).tables[0].title
+            yield _waiting(paper, name, title)
 
 
 def _figures(root: Path, paper: str, registry: Registry, published: Sequence[Edition]) -> Iterator[list[str]]:

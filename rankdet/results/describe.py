@@ -13,12 +13,24 @@ from rankdet.results.describe_tuning import title, tuning_lines
 from rankdet.results.manifest import Cell, Manifest
 from rankdet.results.records import Record
 from rankdet.results.runs import Run
+from rankdet.results.separation import pairs, separated
 from rankdet.results.tables import Ordering, Table, orderings
 from rankdet.robustness.conditions import CONDITIONS
 
 Recorded = Record | Mapping[str, Any]
 
 MAIN_METRICS = ("AP", "mAP50", "AP50")  # rows are ordered by the first that is printed of them; without these, by all
+BARE = {"correlation": "", "ms": " (ms)", "MiB": " (MiB)"}  # units of columns that are no percentages
+PRINTED = "Rows bear the paper's names, and its numbers are as printed, on its own data."
+OTHERWISE = (
+    "The paper's numbers come from other data, a larger pretrained detector and far longer training. Heights do not "
+    "compare, and nothing here confirms or refutes them: only the order of the rows is set against the paper's, for "
+    "this data, this budget and these seeds."
+)
+OWN_ONLY = (
+    "A small detector, little data and a short training from scratch: the numbers hold for this data, this budget and "
+    "these seeds, and need not for others."
+)
 PROTOCOLS = {
     "mini": "a quarter-width {} from scratch, minutes on a CPU",
     "mini_long": "the mini protocol with four times the steps",
@@ -29,11 +41,11 @@ PROTOCOLS = {
 def description(table: Table) -> list[str]:
     """One sentence or two per point, without list marks."""
     plan, records = table.plan, table.records
-    bare = [key for one in plan.manifest.tables for key, unit in one.units.items() if unit == "correlation"]
+    bare = [f"{key}{BARE[unit]}" for one in plan.manifest.tables for key, unit in one.units.items() if unit in BARE]
     units = f"in percent but for {', '.join(bare)}" if bare else "in percent"
     lines = [
-        f"Ours: mean ± sample standard deviation over n seeds, {units}, on {plan.on}. Rows bear the paper's names, and "
-        "its numbers are as printed, on its own data."
+        f"Ours: mean ± sample standard deviation over n seeds, {units}, on {plan.on}. "
+        + (PRINTED if plan.manifest.of_paper else "The table is our own: no paper prints it.")
     ]
     falling = dict.fromkeys(column for printed in plan.manifest.tables for column in printed.falling)
     lines += [f"Less is better: {', '.join(falling)}."] if falling else []
@@ -51,11 +63,7 @@ def description(table: Table) -> list[str]:
         if plan.manifest.mini_overrides:
             lines.append(f"In every row under mini: {' '.join(plan.manifest.mini_overrides)}.")
         lines += [*plan.manifest.mini_notes, *tuning_lines(plan, _runs(table))]
-        lines.append(
-            "The paper's numbers come from other data, a larger pretrained detector and far longer training. Heights "
-            "do not compare, and nothing here confirms or refutes them: only the order of the rows is set against the "
-            "paper's, for this data, this budget and these seeds."
-        )
+        lines.append(OTHERWISE if plan.manifest.of_paper else OWN_ONLY)
     lines += _order(table)
     return lines
 
@@ -215,11 +223,19 @@ def _order(table: Table) -> list[str]:
         for item in orderings(table, metric):
             group = (item.table, item.detector, item.data, *([] if main else [metric]))
             lines.setdefault(group, _ordering_line(item, metric))
+    if not table.plan.manifest.of_paper:
+        lines = {(): _separation_line(table)}
     if not lines:
         return []
     if any(row.status in ("partial", "stale", "waiting", "not run") for row in table.rows):
         return [*lines.values(), "Some runs are missing or stale; the order above is that of the current ones."]
     return [*lines.values()]
+
+
+def _separation_line(table: Table) -> str:
+    metric = MAIN_METRICS[0]
+    every, apart = (len(find(table.rows, metric)) for find in (pairs, separated))
+    return f"Order by {metric}: in {apart} of {every} pairs of rows all runs of one lie above all of the other."
 
 
 def _ordering_line(item: Ordering, metric: str) -> str:

@@ -30,9 +30,8 @@ def escaped(text: str) -> str:
 
 def _environment(table: Table, printed: PrintedTable) -> str:
     headers, lines = cells(table, printed)
-    title = (
-        f"{printed.title}: protocol {table.plan.protocol} on {', '.join(table.plan.data_names)}, beside {printed.id}."
-    )
+    beside = f", beside {printed.id}" if printed.is_printed else ""
+    title = f"{printed.title}: protocol {table.plan.protocol} on {', '.join(table.plan.data_names)}{beside}."
     columns = f"l{'r' * (len(headers) - 2)}l"
     body = [" & ".join(map(escaped, line)) + r" \\" for line in lines]
     return "\n".join(

@@ -8,12 +8,13 @@ from typing import Any
 from rankdet.errors import UserError
 from rankdet.results.datasets import PrintedSet, load_datasets
 from rankdet.results.manifest_rows import ManifestRow, check_condition, follow, read_row
+from rankdet.results.own_table import own_table
 from rankdet.results.reading import check_keys, items, override_list, read_yaml, seed_list, strings
 from rankdet.results.registry import PrintedRow, PrintedTable, Registry
 from rankdet.robustness.conditions import ORIGINAL
 
 KEYS = ("tables", "experiment", "seeds", "rows")
-OPTIONAL = ("mini_overrides", "paper_overrides", "mini_notes", "notes", "columns")
+OPTIONAL = ("mini_overrides", "paper_overrides", "mini_notes", "notes", "columns", "sets")
 RETEST_KEYS = ("tables", "trainings_of", "rows")  # of a manifest that trains nothing of its own
 RETEST_OPTIONAL = ("mini_notes", "notes", "columns")
 
@@ -38,7 +39,9 @@ class Manifest:
     """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long; paper_overrides:
     likewise under paper; mini_notes: sentences about what mini does to the rows, printed under the table, as notes are
     under every protocol. columns: those that show something else than the training's own metric of their name.
-    datasets: those of the rows, in the paper's order."""
+    datasets: those of the rows, in the paper's order.
+
+    tables: printed ones, or one of our own, whose rows and columns the file itself lays down."""
 
     path: Path
     paper: str
@@ -54,6 +57,11 @@ class Manifest:
     paper_overrides: tuple[str, ...] = ()
     datasets: Mapping[str, PrintedSet] = field(default_factory=dict)
     sources: Mapping[str, "Manifest"] = field(default_factory=dict)  # by name, those that rows start from
+
+    @property
+    def of_paper(self) -> bool:
+        """Whether a paper prints it; otherwise it is a table of our own."""
+        return all(table.is_printed for table in self.tables)
 
     def under(self, protocol: str) -> tuple[str, ...]:
         """What is added to all rows under a protocol."""
@@ -76,6 +84,9 @@ def load_manifest(path: Path, registry: Registry) -> Manifest:
         there = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
         raise UserError(f"{path}: no such manifest; there are: {there}")
     raw = read_yaml(path)
+    if isinstance(raw, dict) and "title" in raw:
+        table, raw = own_table(raw, path)
+        registry = registry.plus(table)
     if isinstance(raw, dict) and "trainings_of" in raw:
         raw = check_keys(raw, str(path), RETEST_KEYS, RETEST_OPTIONAL)
         trainings = load_manifest(path.with_name(f"{raw['trainings_of']}.yaml"), registry)
@@ -111,6 +122,7 @@ def _content(
     """trainings: the rows of another manifest whose weights these rows test."""
     tables = tuple(registry.table(str(table)) for table in items(raw["tables"], f"{path}: tables"))
     seeds = seed_list(raw.get("seeds", [0]), f"{path}: seeds")
+    sets = registry.path.with_name("datasets.yaml")
     if not isinstance(raw["rows"], dict):
         raise UserError(f"{path}: rows: expected a mapping from row keys to runs")
     rows = {str(key): read_row(str(key), value, path, trainings is not None) for key, value in raw["rows"].items()}
@@ -129,17 +141,28 @@ def _content(
         notes=strings(raw.get("notes", []), f"{path}: notes"),
         paper_overrides=override_list(raw.get("paper_overrides", []), f"{path}: paper_overrides"),
         columns=_columns(raw.get("columns", {}), tables, f"{path}: columns"),
-        datasets=_datasets(tables, registry.path.with_name("datasets.yaml")),
+        datasets=_datasets(tables, _sets(raw.get("sets", {}), tables, sets, f"{path}: sets"), sets),
     )
 
 
-def _datasets(tables: tuple[PrintedTable, ...], path: Path) -> dict[str, PrintedSet]:
+def _datasets(tables: tuple[PrintedTable, ...], others: Mapping[str, str], path: Path) -> dict[str, PrintedSet]:
+    """others: printed set -> the entry of datasets.yaml that says what stands for it here, where not its own does."""
     known = load_datasets(path)
     wanted = dict.fromkeys(row.dataset for table in tables for row in table.own_rows())
     for key in wanted:
         if key not in known:
             raise UserError(f"{path}: no data set {key!r}, which rows of {tables[0].id} are on; say what stands for it")
-    return {key: known[key] for key in wanted}
+    return {key: replace(known[others.get(key, key)], key=key) for key in wanted}
+
+
+def _sets(raw: object, tables: tuple[PrintedTable, ...], path: Path, where: str) -> dict[str, str]:
+    """raw: of a manifest, checked."""
+    own = {row.dataset for table in tables for row in table.own_rows()}
+    others = {key: str(value) for key, value in check_keys(raw, where, (), sorted(own)).items()}
+    for key, value in others.items():
+        if value not in load_datasets(path):
+            raise UserError(f"{where}.{key}: {path} has no data set {value!r}")
+    return others
 
 
 def _columns(raw: object, tables: tuple[PrintedTable, ...], where: str) -> dict[str, Cell]:

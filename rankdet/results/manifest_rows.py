@@ -24,7 +24,7 @@ class ManifestRow:
     reason: str | None
     same_run_as: str | None  # key of the row that these runs belong to
     same_weights_as: str | None = None  # likewise, where only the test is another
-    test: tuple[str, ...] = ()  # settings of another test than the training's own; needs no training of its own
+    test: tuple[str, ...] = ()  # settings of another test of the weights than the one that the training ends with
     mini_overrides: tuple[str, ...] = ()  # on top of overrides under mini and mini_long
     paper_overrides: tuple[str, ...] = ()  # likewise under paper
     mini_test: tuple[str, ...] = ()  # on top of test, likewise
@@ -55,9 +55,9 @@ def read_row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestR
     """A row as the manifest has it, checked. retests_only: its manifest trains nothing of its own."""
     where = f"{path}: rows.{key}"
     row = check_keys(raw, where, (), ROW_KEYS)
+    tests = {name: override_list(row.get(name, []), f"{where}.{name}") for name in TEST_KEYS}
     if retests_only or "same_weights_as" in row:
         row = check_keys(raw, where, ("same_weights_as",), (*TEST_KEYS, "condition"))
-        tests = {name: override_list(row.get(name, []), f"{where}.{name}") for name in TEST_KEYS}
         condition = check_condition(str(row["condition"]), where) if "condition" in row else None
         own = str(row["same_weights_as"])
         return ManifestRow(key, (), False, False, None, None, own, **tests, condition=condition)
@@ -65,7 +65,7 @@ def read_row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestR
         if len(row) > 1:
             raise UserError(f"{where}: same_run_as stands alone, the other row's settings hold; remove the other keys")
         return ManifestRow(key, (), False, False, None, str(row["same_run_as"]))
-    row = check_keys(raw, where, ("overrides", "mini"), PROTOCOL_KEYS)
+    row = check_keys(raw, where, ("overrides", "mini"), (*PROTOCOL_KEYS, *TEST_KEYS))
     for flag in ("mini", "paper"):
         if type(row.get(flag, False)) is not bool:
             raise UserError(f"{where}.{flag}: expected true or false, got {row[flag]!r}")
@@ -82,7 +82,7 @@ def read_row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestR
             raise UserError(f"{where}.{name}: the row is not done under {protocol}; also say {protocol}: true")
     start_from = str(row["start_from"]) if "start_from" in row else None
     flags = (row["mini"], row.get("paper", False), row.get("reason"))
-    return ManifestRow(key, overrides, *flags, None, start_from=start_from, **special)
+    return ManifestRow(key, overrides, *flags, None, start_from=start_from, **special, **tests)
 
 
 def check_condition(name: str, where: str) -> str:
@@ -101,4 +101,5 @@ def follow(row: ManifestRow, rows: Mapping[str, ManifestRow], path: Path) -> Man
         link = "same_run_as" if row.same_run_as else "same_weights_as"
         raise UserError(f"{path}: rows.{row.key}.{link}: {row.trained_as!r} is no row with runs of its own")
     shared = ("overrides", "mini", "mini_overrides", "paper", "paper_overrides", "reason", "start_from")
+    shared += TEST_KEYS if row.same_run_as else ()
     return replace(row, **{name: getattr(other, name) for name in shared})

@@ -42,7 +42,8 @@ def plot_table(table: Table, path: Path) -> None:
     axes[0][0].set_yticks(places, _labels(rows))
     axes[0][0].invert_yaxis()
     name = f"{plan.manifest.paper} {plan.manifest.name.replace('-', ' ')}"
-    figure.suptitle(f"{name}: ours ({plan.protocol}, {plan.on}) and the paper's")
+    beside = " and the paper's" if plan.manifest.of_paper else ""
+    figure.suptitle(f"{name}: ours ({plan.protocol}, {plan.on}){beside}")
     figure.tight_layout(rect=(0, 0.85 / height, 1, 1))
     figure.legend(handles=_legend(table, rows), loc="lower center", ncol=1, frameon=False, fontsize=9)
     figure.savefig(path, dpi=120, metadata={"Software": None})
@@ -66,22 +67,23 @@ def _labels(rows: Sequence[TableRow]) -> list[str]:
 
 
 def _panel(axis: Axes, rows: Sequence[TableRow], places: Sequence[float], metric: str) -> None:
-    ends, low = [1.0], 0.0
+    ends, low = [1.0] if not rows or rows[0].planned.table.in_percent(metric) else [], 0.0
     for row, place in zip(rows, places, strict=True):
         score, printed = row.score(metric), row.planned.printed.values.get(metric)
+        lift = HEIGHT / 2 if row.planned.table.is_printed else 0.0  # a pair of bars, or one
         if score is None:
             text = " waiting for the server" if row.status == "waiting" else " not run"
-            axis.text(0, place - HEIGHT / 2, text, va="center", fontsize=8, color=EDGE)
+            axis.text(0, place - lift, text, va="center", fontsize=8, color=EDGE)
         else:
-            ends.append(_our_bar(axis, place - HEIGHT / 2, score, STALE if row.status == "stale" else OURS))
+            ends.append(_our_bar(axis, place - lift, score, STALE if row.status == "stale" else OURS))
             low = min(low, *score.values)
         if printed is not None:
-            y = place + HEIGHT / 2
+            y = place + lift
             axis.barh(y, printed, HEIGHT, color=PAPER, edgecolor=EDGE, hatch="////", lw=0.6)
             _number(axis, as_printed(printed, row.planned.table.digits(metric)), max(0.0, printed), y, EDGE)
             ends.append(printed)
             low = min(low, printed)
-    axis.set_xlim(low * 1.05, max(ends) * 1.28)  # room for the numbers behind the bars
+    axis.set_xlim(low * 1.05, max(ends, default=1.0) * 1.28)  # room for the numbers behind the bars
     axis.set_xlabel(_label(rows[0].planned.table, metric) if rows else metric)
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right"]].set_visible(False)
@@ -89,7 +91,7 @@ def _panel(axis: Axes, rows: Sequence[TableRow], places: Sequence[float], metric
 
 def _label(table: PrintedTable, metric: str) -> str:
     unit = table.units.get(metric, "percent").replace("percent", "%")
-    unit = unit if unit in ("%", "correlation") else f"the paper's unit: {unit}"
+    unit = unit if unit in ("%", "correlation") or not table.is_printed else f"the paper's unit: {unit}"
     return f"{metric} ({unit})" + (", less is better" if metric in table.falling else "")
 
 
@@ -116,8 +118,10 @@ def _legend(table: Table, rows: Sequence[TableRow]) -> list[Patch | Line2D]:
     entries: list[Patch | Line2D] = [
         Patch(color=OURS, label=f"ours: {plan.protocol} on {plan.on}, mean ± sample sd, n = {seeds} seeds"),
         Line2D([], [], label="ours: a single run", **DOT),
-        Patch(facecolor=PAPER, edgecolor=EDGE, hatch="////", lw=0.6, label=f"paper, as printed{other}"),
     ]
+    if plan.manifest.of_paper:
+        look = {"facecolor": PAPER, "edgecolor": EDGE, "hatch": "////", "lw": 0.6}
+        entries.append(Patch(**look, label=f"paper, as printed{other}"))
     if any(row.status == "stale" for row in rows):
         entries.append(Patch(color=STALE, label="ours, stale: see the table"))
     return entries

@@ -1,7 +1,7 @@
 """The papers' printed numbers: experiments/registry.yaml, looked up as `ap-loss/table-2#focal-retinanet-voc07`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ ROW_OPTIONAL = (
 )  # fmt: skip
 LINKS = ("same_run_as", "same_weights_as")
 KINDS = ("measured", "toy-input", "toy-exact", "count")
+OWN = "own"  # the kind of a table that no paper prints, which the registry never has: see own_table.py
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class PrintedTable:
     units: dict[str, str] = field(default_factory=dict)
     falling: tuple[str, ...] = ()
 
+    @property
+    def is_printed(self) -> bool:
+        """Whether a paper prints it; a table of our own has no values."""
+        return self.kind != OWN
+
     def in_percent(self, column: str) -> bool:
         """Whether the column's numbers are percentages."""
         return self.units.get(column, "percent") == "percent"
@@ -67,6 +73,10 @@ class Registry:
 
     path: Path
     tables: dict[str, PrintedTable]
+
+    def plus(self, table: PrintedTable) -> "Registry":
+        """With a table of our own."""
+        return replace(self, tables={**self.tables, table.id: table})
 
     def table(self, table_id: str) -> PrintedTable:
         """UserError for an id that is not there."""

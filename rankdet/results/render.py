@@ -22,7 +22,7 @@ def markdown(table: Table) -> str:
     for printed in plan.manifest.tables:
         headers, body = cells(table, printed)
         align = ["left", *["right"] * (len(headers) - 2), "left"]
-        parts.append(f"**{printed.id}** {printed.title}")
+        parts.append(f"**{printed.id}** {printed.title}" if printed.is_printed else f"**{printed.title}**")
         parts.append(tabulate(body, headers, tablefmt="github", disable_numparse=True, colalign=align))
     parts.append("\n".join(f"- {line}" for line in description(table)))
     return "\n\n".join(parts) + "\n"
@@ -31,9 +31,11 @@ def markdown(table: Table) -> str:
 def cells(table: Table, printed: PrintedTable) -> tuple[list[str], list[list[str]]]:
     """A printed table's headers and lines: ours and the paper's side by side, or below each other if there are many.
 
-    The first column and the last one are text, the others numbers."""
+    Ours alone where no paper prints it. The first column and the last one are text, the others numbers."""
     rows = [row for row in table.rows if row.planned.table is printed]
     metrics = list(printed.columns)
+    if not printed.is_printed:
+        return ["row", *metrics, "n", "note"], [_own_cells(row, metrics) for row in rows]
     if len(metrics) <= WIDE:
         headers = ["row", *(f"{metric} {whose}" for metric in metrics for whose in ("ours", "paper")), "n", "note"]
         return headers, [_cells(row, metrics) for row in rows]
@@ -86,13 +88,20 @@ def note(row: TableRow) -> str:
 
 
 def _cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
-    mark = " †" if row.status == "stale" else ""
-    cells = [row.planned.printed.label]
-    for metric in metrics:
-        score, printed = row.score(metric), row.planned.printed.values[metric]
+    label, *ours, seeds, text = _own_cells(row, metrics)
+    cells = [label]
+    for metric, number in zip(metrics, ours, strict=True):
+        printed = row.planned.printed.values[metric]
         theirs = "-" if printed is None else as_printed(printed, row.planned.table.digits(metric))
-        cells += [shown(score) + mark if score else "-", theirs]
-    return [*cells, str(len(row.shown)) if row.shown else "-", note(row)]
+        cells += [number, theirs]
+    return [*cells, seeds, text]
+
+
+def _own_cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
+    mark = " †" if row.status == "stale" else ""
+    scores = [row.score(metric) for metric in metrics]
+    ours = [shown(score) + mark if score else "-" for score in scores]
+    return [row.planned.printed.label, *ours, str(len(row.shown)) if row.shown else "-", note(row)]
 
 
 def _two_lines(row: TableRow, metrics: Sequence[str]) -> list[list[str]]:
@@ -120,8 +129,9 @@ def _csv_line(table: Table, row: TableRow, metrics: Sequence[str]) -> dict[str, 
         line[f"{metric}_mean"] = score.mean if score else ""
         line[f"{metric}_sd"] = "" if score is None or score.sd is None else score.sd
         line[f"{metric}_seeds"] = _join(score.values) if score else ""
-        printed = planned.printed.values.get(metric)
-        line[f"{metric}_printed"] = "" if printed is None else printed
+        if planned.table.is_printed:
+            printed = planned.printed.values.get(metric)
+            line[f"{metric}_printed"] = "" if printed is None else printed
     if has_retests(table.plan.manifest):
         tests = [content for record in records for content in record.content.get("retests", {}).values()]
         for field in ("suite_version", "suite_seed"):

@@ -1,0 +1,31 @@
+"""Which rows of a table its seeds tell apart: every run of one lies above every run of the other."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from rankdet.results.tables import TableRow
+
+Pair = tuple[TableRow, TableRow]
+
+
+def pairs(rows: Sequence[TableRow], metric: str) -> list[Pair]:
+    """All pairs of rows with two current records or more that have the metric, in the table's order."""
+    repeated = [row for row in rows if len(row.current) > 1 and row.score(metric) is not None]
+    return list(combinations(repeated, 2))
+
+
+def separated(rows: Sequence[TableRow], metric: str) -> list[Pair]:
+    """Of these pairs those that are told apart, the row with the larger values first."""
+    found = []
+    for one, other in pairs(rows, metric):
+        for upper, lower in ((one, other), (other, one)):
+            if min(values(upper, metric)) > max(values(lower, metric)):
+                found.append((upper, lower))
+    return found
+
+
+def values(row: TableRow, metric: str) -> tuple[float, ...]:
+    """One a seed; the row has a score in the metric."""
+    score = row.score(metric)
+    assert score is not None
+    return score.values
