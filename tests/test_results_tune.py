@@ -56,9 +56,9 @@ def test_nothing_to_choose_from():
 
 
 def test_the_grid_of_the_checkout(repo):
-    """All losses of Table 2 and aLRP, none of the tables' seeds, and a learning rate that can move either way."""
+    """All losses of Table 2 and aLRP first, none of the tables' seeds, and a learning rate that can move either way."""
     grid = load_grid(repo / "experiments" / "tuning" / "grid.yaml")
-    assert list(grid.losses) == ["ce_ohem", "focal", "auc", "ap", "alrp"]
+    assert list(grid.losses)[:5] == ["ce_ohem", "focal", "auc", "ap", "alrp"]
     assert len(grid.settings("ap")) == len(grid.settings()) == 2 * len(grid.settings("alrp"))
     assert grid.overrides == ()
     assert (grid.train, grid.test) == ("train", "val")
