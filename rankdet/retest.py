@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from rankdet.benchmark.of_run import step_cost
 from rankdet.build import build_views, open_source
 from rankdet.cli import command, settings
 from rankdet.data.augment import Augment
@@ -22,15 +23,16 @@ from rankdet.evaluation.results import save_results
 from rankdet.files import write_json
 from rankdet.results.reading import read_json
 from rankdet.results.retests import FOLDER, Retest, file_hash
-from rankdet.robustness.conditions import BOUNDS, CONDITIONS, ORIGINAL, SEED, SUITE_VERSION
+from rankdet.robustness.conditions import CONDITIONS, ORIGINAL, SEED, SUITE_VERSION, TRAINING_STEP
 from rankdet.robustness.pictures import read_picture, save_picture, sheet, strip
-from rankdet.robustness.suite import Suite
+from rankdet.robustness.suite import Outcome, Suite
 from rankdet.trained import load_trained
 from rankdet.training.distributed import world
 from rankdet.training.provenance import provenance
 
 # Where a test runs and where its data lie is no part of which test it is.
 NOT_TEST = ("data.root", "runtime.")
+UNITS = {"norm": " grey levels", "ms": "", "mib": ""}  # of what tests without AP measure
 
 
 @command
@@ -51,11 +53,14 @@ def main() -> None:
         suite, recorded = make_suite(directory, trained.cfg, trained.detector, here.device), training(directory)
         for condition in conditions:
             started, cpu = time.monotonic(), time.process_time()
-            outcome = suite.measure(condition)
+            if condition == TRAINING_STEP:
+                outcome = Outcome(step_cost(directory, overrides, here.device), [])
+            else:
+                outcome = suite.measure(condition)
             seconds = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
             retest = Retest(condition, test)
             caption = f"{retest.name}: {CONDITIONS[condition]}{outcome.note}"
-            if condition not in BOUNDS:  # of which the images are the run's own
+            if outcome.pictures:
                 save_picture(strip(outcome.pictures, caption), picture(directory, retest))
             if outcome.results is not None and not suite.test.labelled:
                 save_results(outcome.results, retest.detections(directory))
@@ -111,7 +116,9 @@ def picture(directory: Path, retest: Retest) -> Path:
 
 def summary(metrics: dict[str, float | None]) -> str:
     """The test's main numbers in a few words."""
-    shown = [(name, 100, "") for name in ("AP", "AP50", "AP75")] if "AP50" in metrics else [("norm", 1, " grey levels")]
+    shown = [(name, 100, "") for name in ("AP", "AP50", "AP75")]
+    if "AP50" not in metrics:
+        shown = [(name, 1, unit) for name, unit in UNITS.items() if name in metrics]
     values = ((name, metrics[name], scale, unit) for name, scale, unit in shown)
     return "  ".join(f"{name} -" if v is None else f"{name} {scale * v:.2f}{unit}" for name, v, scale, unit in values)
 

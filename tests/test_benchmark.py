@@ -148,9 +148,9 @@ def test_what_stays_between_steps():
     step = Trained()
     step.model, step.optimizer = model, torch.optim.SGD([model.weight], lr=0.1, momentum=0.9)
     model(torch.ones(1, 4)).sum().backward()
-    assert resident(step) == 4 * (20 + 5 + 20 + 5)
+    assert resident(step.model, step.optimizer) == 4 * (20 + 5 + 20 + 5)
     step.optimizer.step()
-    assert resident(step) == 4 * (20 + 5 + 20 + 5 + 20)
+    assert resident(step.model, step.optimizer) == 4 * (20 + 5 + 20 + 5 + 20)
 
 
 def test_the_plan():

@@ -23,7 +23,7 @@ from rankdet.results.registry import load_registry
 from rankdet.results.render import csv_text, markdown
 from rankdet.results.retests import Retest, file_hash, left, local, outstanding, planned_retests, with_retests
 from rankdet.results.tables import collect
-from rankdet.robustness.conditions import BOUNDS, CONDITIONS, SUITE_VERSION
+from rankdet.robustness.conditions import BOUNDS, CONDITIONS, SUITE_VERSION, TRAINING_STEP
 
 ROWS = ("ce-ohem", "focal", "auc-loss", "ap-loss")
 TESTED = ("black_patch", "random_patch", "flip_patch", "adversarial_patch", "gaussian_noise", "deepfool")
@@ -120,7 +120,7 @@ def test_table_3_tests_the_trainings_of_table_2(registry, planned):
     retests = planned_retests(plan)
     assert list(retests) == plan.runs()
     assert all([retest.name for retest in each] == list(TESTED) for each in retests.values())
-    assert set(TESTED) | {"original"} == set(CONDITIONS) - set(BOUNDS)
+    assert set(TESTED) | {"original"} == set(CONDITIONS) - {*BOUNDS, TRAINING_STEP}
     assert planned_retests(other) == {run: [] for run in other.runs()}
     assert plan.manifest.columns["deepfool"] == Cell("deepfool", "norm")
     assert not plan.manifest.tables[0].in_percent("deepfool")

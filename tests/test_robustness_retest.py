@@ -6,13 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import tiny
+import torch
 from PIL import Image
 
 from rankdet import retest, train
 from rankdet.config import compose, run_directory
 from rankdet.results.retests import FIELDS
 from rankdet.robustness import adversarial, suite
-from rankdet.robustness.conditions import BOUNDS, CONDITIONS, SUITE_VERSION
+from rankdet.robustness.conditions import BOUNDS, CONDITIONS, SUITE_VERSION, TRAINING_STEP
 
 SHORT = ("splits.monitor=null", "loss=ap")
 LOW = "evaluation.score_threshold=0"  # so little trained, the network finds something only without a threshold
@@ -42,9 +43,10 @@ def retested(run, conditions, *more):
 
 def test_every_condition_is_recorded_with_its_picture(run):
     """Unaltered images give the run's own metrics again; each test says what it was of."""
-    records = retested(run, ",".join(CONDITIONS))
+    names = [name for name in CONDITIONS if name != TRAINING_STEP]
+    records = retested(run, ",".join(names))
     own = json.loads((run / "record.json").read_text())
-    assert records.keys() == CONDITIONS.keys()
+    assert list(records) == sorted(names)
     for name, record in records.items():
         assert set(FIELDS) <= record.keys()
         assert record["condition"] == name
@@ -61,6 +63,20 @@ def test_every_condition_is_recorded_with_its_picture(run):
     heights = [picture.shape[0] for name, picture in pictures.items() if name != "sheet"]
     assert pictures["sheet"].shape[0] == sum(heights)
     assert len({picture.tobytes() for picture in pictures.values()}) == 8
+
+
+@pytest.mark.full
+def test_what_a_training_step_costs(run):
+    """Less time for the loss than for the step; as much memory as the weights take four times (with gradients and the
+    two averages of Adam), and more. Nothing is trained: the weights stay, and no picture is drawn."""
+    before = (run / "weights.pt").read_bytes()
+    (record,) = retested(run, TRAINING_STEP).values()
+    metrics = record["metrics"]
+    assert 0 < metrics["loss_ms"] < metrics["ms"] < 60_000
+    weights = torch.load(run / "weights.pt", weights_only=True)["model"].values()
+    assert metrics["mib"] is None or metrics["mib"] > 4 * sum(tensor.nbytes for tensor in weights) / 2**20
+    assert (run / "weights.pt").read_bytes() == before
+    assert not (run / "retests" / "pictures" / f"{TRAINING_STEP}.png").exists()
 
 
 @pytest.mark.full

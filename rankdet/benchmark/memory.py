@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from rankdet.benchmark.contestants import Contestant
 from rankdet.benchmark.inputs import Setup, batches
-from rankdet.benchmark.steps import Step, make_step
+from rankdet.benchmark.steps import make_step
 from rankdet.profiling.memory import peak_bytes
 
 WARM_UP = (64, 1)  # size and images of the step after which weights, gradients and momentum are there
@@ -32,14 +34,14 @@ def peaks(
             step(stream)  # compiles for this size, which takes memory that training does not
         gc.collect()
         added = peak_bytes(partial(step, stream), device)
-        found.append(None if added is None else resident(step) + added)
+        found.append(None if added is None else resident(step.model, step.optimizer) + added)
     return found
 
 
-def resident(step: Step) -> int:
+def resident(model: nn.Module, optimizer: Optimizer) -> int:
     """Bytes that stay between two steps: weights, buffers, gradients, the optimiser's state."""
-    tensors = [*step.model.parameters(), *step.model.buffers()]
-    tensors += [each.grad for each in step.model.parameters() if each.grad is not None]
-    for state in step.optimizer.state.values():
+    tensors = [*model.parameters(), *model.buffers()]
+    tensors += [each.grad for each in model.parameters() if each.grad is not None]
+    for state in optimizer.state.values():
         tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
     return sum(tensor.nbytes for tensor in tensors)

@@ -14,6 +14,7 @@ from rankdet.results.queue import Failure, Job, Queue
 from rankdet.results.retests import FOLDER, Retest, Tests, outstanding
 from rankdet.results.runs import RECORD, Run
 from rankdet.results.slurm import submit_all
+from rankdet.robustness.conditions import TRAINING_STEP
 
 
 @dataclass(frozen=True)
@@ -172,10 +173,14 @@ def retest_jobs(retests: Tests, todo: Tests, gpus: int) -> list[Job]:
 def retest_all(retests: Tests, workers: int, gpus: int, root: Path) -> list[Failure]:
     """Tests the weights of finished runs as far as no current record is there, on a GPU each; returns what failed.
 
+    One at a time, whatever workers says, where training steps are timed.
+
     Raises queue.Interrupted when a signal stops it."""
     todo = outstanding(retests)
     for run, missing in todo.items():
         for retest in missing:
             retest.path(run.directory).unlink(missing_ok=True)  # a stale one would pass for done
+    if any(retest.condition == TRAINING_STEP for missing in todo.values() for retest in missing):
+        workers = 1  # others beside it would be measured, too
     own = shares(visible_gpus(), min(gpus, 1), workers) if todo else ()
     return Queue(retest_jobs(retests, todo, gpus), workers, root, work="tests to run", gpus=own).run()

@@ -8,6 +8,7 @@ ORIGINAL = "original"
 DEEPFOOL = "deepfool"
 ADVERSARIAL = "adversarial_patch"
 BOUNDS = {"lower_bound": "lower", "upper_bound": "upper"}  # -> what evaluation/bounds.py calls it
+TRAINING_STEP = "training_step"  # what the weights cost to train, which is measured with nothing else beside it
 CONDITIONS = {
     ORIGINAL: "the images as they are",
     "black_patch": "half of each object's width and height, at its centre, is black",
@@ -28,4 +29,8 @@ CONDITIONS = {
         "their IoUs, so that the higher the score, the smaller the IoU"
     ),
     "upper_bound": "the same the other way round: the higher the score, the larger the IoU",
+    TRAINING_STEP: (
+        "a step of the same training from the final weights, one run at a time: the median of several, reading the "
+        "images aside; memory is that of weights, gradients, the optimiser's state and what the step adds at its worst"
+    ),
 }
