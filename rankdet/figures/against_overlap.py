@@ -7,10 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from rankdet.figures.anchors import CountedRun, count_missing, counted, publish_counts, published_count
+from rankdet.figures.anchors import CountedFigure, CountedRun
 from rankdet.figures.content import Content, mean_sd, over_seeds
-from rankdet.figures.of_table import OfTable, TablePlan, first_seed_first
-from rankdet.figures.work import Work
+from rankdet.figures.of_table import TablePlan
 from rankdet.files import as_csv
 from rankdet.report.score_distributions import BINS, draw_overlap
 from rankdet.results.runs import Run
@@ -23,23 +22,12 @@ Counts = dict[str, list[CountedRun]]  # series key -> a run a seed
 
 
 @dataclass
-class AnchorFigure(OfTable):
+class AnchorFigure(CountedFigure):
     """A figure of the kind anchors."""
-
-    def make(self, work: Work) -> None:
-        """The rows' trainings, then a look at their anchors by their weights."""
-        runs = first_seed_first(self.of.series())
-        work.train(runs)
-        count_missing(runs, work)
-
-    def publish(self) -> bool:
-        """Copies the counts of finished runs."""
-        publish_counts(first_seed_first(self.of.series()), self.of.records)
-        return True
 
     def content(self, published: bool) -> Content:
         """From the counts beside the runs, or what was published of them."""
-        return overlap_content(self.of, (lambda run: published_count(run, self.of.records)) if published else counted)
+        return overlap_content(self.of, self.finder(published))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Where the anchors' scores of finished runs lie: counted once by their weights, kept beside them, and published."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from rankdet.build import open_source
 from rankdet.errors import UserError
+from rankdet.figures.of_table import OfTable, first_seed_first
 from rankdet.figures.work import Work
 from rankdet.files import write_text
 from rankdet.report.finished_run import anchors_of
@@ -22,24 +24,56 @@ from rankdet.training.distributed import world
 FILE = "anchors.json"  # beside a run's record
 FOLDER = "anchors"  # beside published records
 KEYS = ("num_images", "overlap")
+DENSITIES = ("foreground", "background")  # younger than some published counts
 
 
 class CountedRun:
-    """A finished run. num_images: how many were looked at; overlap: int64 [BINS, BINS], see AnchorScores."""
+    """A finished run. num_images: how many were looked at; overlap: int64 [BINS, BINS], see AnchorScores.
+
+    foreground, background: int64 [BINS], likewise; None where they were not counted yet."""
 
     def __init__(self, record: Record, counts: dict[str, Any], path: Path) -> None:
         """UserError naming path where counts, as read from there, are none."""
-        check_keys(counts, str(path), KEYS)
+        check_keys(counts, str(path), KEYS, DENSITIES)
         self.record, self.num_images = record, int(counts["num_images"])
         self.overlap = np.array([row.split() for row in counts["overlap"]], dtype=np.int64)
         if self.overlap.shape != (BINS, BINS):
             raise UserError(f"{path}: overlap: expected {BINS} x {BINS} counts; remove the file to count again")
+        self.foreground, self.background = (_line(counts.get(name), f"{path}: {name}") for name in DENSITIES)
+
+
+def _line(text: str | None, where: str) -> np.ndarray | None:
+    counts = None if text is None else np.array(text.split(), dtype=np.int64)
+    if counts is not None and counts.shape != (BINS,):
+        raise UserError(f"{where}: expected {BINS} counts; remove the file to count again")
+    return counts
+
+
+@dataclass
+class CountedFigure(OfTable):
+    """A figure of any kind that is drawn from the anchors of its rows' runs."""
+
+    def make(self, work: Work) -> None:
+        """The rows' trainings, then a look at their anchors by their weights."""
+        runs = first_seed_first(self.of.series())
+        work.train(runs)
+        count_missing(runs, work)
+
+    def publish(self) -> bool:
+        """Copies the counts of finished runs."""
+        publish_counts(first_seed_first(self.of.series()), self.of.records)
+        return True
+
+    def finder(self, published: bool) -> Callable[[Run], CountedRun | None]:
+        """Where the counts are read: beside the runs, or what was published of them."""
+        return (lambda run: published_count(run, self.of.records)) if published else counted
 
 
 def count_missing(runs: Iterable[Run], work: Work) -> None:
-    """Counts the anchors of every finished run that were not counted yet, on the split that it was tested on."""
+    """Counts the anchors of every finished run that were not all counted yet, on the split that it was tested on."""
     for run in runs:
-        if run.finished and not (run.directory / FILE).is_file():
+        found = counted(run)
+        if run.finished and (found is None or found.foreground is None):
             work.do(f"anchors of {run.directory.relative_to(work.root)}", lambda run=run: count(run))
 
 
@@ -51,7 +85,8 @@ def count(run: Run) -> None:
         split = open_source(trained.cfg).read(trained.cfg.splits.test)
         scores, num_images = anchors_of(trained, split, here)
     overlap = [" ".join(map(str, row)) for row in scores.overlap.tolist()]
-    write_text(run.directory / FILE, canonical_json({"num_images": num_images, "overlap": overlap}))
+    densities = {name: " ".join(map(str, getattr(scores, name).tolist())) for name in DENSITIES}
+    write_text(run.directory / FILE, canonical_json({"num_images": num_images, "overlap": overlap} | densities))
 
 
 def counted(run: Run) -> CountedRun | None:

@@ -13,6 +13,7 @@ from rankdet.figures.detections import DetectionFigure
 from rankdet.figures.manifest import FigureManifest
 from rankdet.figures.of_table import plan_of_table
 from rankdet.figures.plan import make_figure_plan
+from rankdet.figures.score_densities import DensityFigure
 from rankdet.figures.specs import Trained
 from rankdet.figures.through_training import CourseFigure
 from rankdet.figures.trained import TrainedFigure
@@ -20,7 +21,7 @@ from rankdet.results.datasets import MINI, DataChoice, choose_data
 
 OF_TABLE = {
     "rows": RowFigure, "snapshots": SnapshotFigure, "anchors": AnchorFigure, "pictures": DetectionFigure,
-    "course": CourseFigure, "components": ComponentFigure,
+    "course": CourseFigure, "components": ComponentFigure, "densities": DensityFigure,
 }  # fmt: skip
 ALONE = {
     "benchmark": BenchmarkFigure,

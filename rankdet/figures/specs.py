@@ -222,6 +222,7 @@ LAYOUTS = {
     "rows": Layout(("table", "metric", "x", "x_label"), (), "rows", _row_points),
     "snapshots": Layout(("table",), ("overrides", *EXTRA), "row", _row_runs),
     "anchors": Layout(("table",), (), "row", _row_runs),
+    "densities": Layout(("table",), (), "row", _row_runs),
     "pictures": Layout(("table", "images"), ("skip",), "row", _pictures),
     "course": Layout(("table", "row"), (), None, _course),
     "benchmark": Layout(("quantity",), (), None, _benchmark),

@@ -133,7 +133,9 @@ def _density_plots(anchors: AnchorScores) -> list[Shown]:
     for log, caption in captions.items():
         alt = f"Densities over the score of {numbers}" + (", logarithmic." if log else ".")
         whole = caption + " Pairs of an anchor and a class, positive or negative as in training." * (not log)
-        shown.append(Shown(plot(partial(draw_densities, scores=anchors, log=log), alt), whole))
+        shown.append(
+            Shown(plot(partial(draw_densities, scores=anchors, log=log, divisor=1 if log else 10), alt), whole)
+        )
     return shown
 
 

@@ -103,10 +103,10 @@ def draw_overlap(axes: Axes, counts: np.ndarray, what: str) -> None:
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="IoU with the object", ylabel="score of the object's class")
 
 
-def draw_densities(axes: Axes, scores: AnchorScores, log: bool) -> None:
-    """Densities over the score of positive and negative (anchor, class) pairs; the latter a tenth unless log."""
+def draw_densities(axes: Axes, scores: AnchorScores, log: bool, divisor: int = 1) -> None:
+    """Densities over the score of positive and negative (anchor, class) pairs, the latter divided by `divisor`."""
     edges = np.linspace(0, 1, BINS + 1)
-    shares = {"background": 1.0, "foreground": 1.0} if log else {"background / 10": 0.1, "foreground": 1.0}
+    shares = {"background" if divisor == 1 else f"background / {divisor}": 1 / divisor, "foreground": 1.0}
     for (name, share), counts, colour in zip(
         shares.items(), (scores.background, scores.foreground), ("C7", "C1"), strict=True
     ):
