@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankdet.errors import UserError
-from rankdet.figures import accuracy_and_ap, hyperparameters, label_replication, scores_and_boxes, step_functions
+from rankdet.figures import (
+    accuracy_and_ap,
+    harmonic_gradients,
+    harmonic_iou_family,
+    hyperparameters,
+    label_replication,
+    scores_and_boxes,
+    step_functions,
+)
 from rankdet.figures.content import Content, Edition
 from rankdet.figures.manifest import FigureManifest
 from rankdet.figures.specs import Computed
@@ -17,6 +25,9 @@ PICTURES = {  # each is given the printed tables that its manifest names
     "label-replication": label_replication.content,
     "hyperparameters": hyperparameters.content,
     "scores-and-boxes": scores_and_boxes.content,
+    "harmonic-offsets": harmonic_gradients.of_offsets,
+    "harmonic-scores": harmonic_gradients.of_scores,
+    "harmonic-iou-family": harmonic_iou_family.content,
 }
 
 

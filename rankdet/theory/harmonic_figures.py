@@ -10,19 +10,26 @@ from rankdet.theory.claim import Finding, Plot, Verdict, agree, at_most, claim, 
 from rankdet.theory.harmonic_claims import GAMMAS, ROOT, BoxLoss, Harmonic, gradients, grid, slopes, smooth_l1
 
 
+def plain_loss(ce: Tensor, box: Tensor) -> Tensor:
+    """The standard loss of Fig. 1 (b): the mean of cross entropy and smooth L1, neither weighing the other."""
+    return (ce + box).mean()
+
+
+def offset_gradients(loss: Harmonic, p: Tensor, t: Tensor) -> Tensor:
+    """dL/dt of each positive of score p and offset t, by autograd through smooth L1; all float64 of one shape."""
+    moved = t.clone().requires_grad_()
+    (loss(-p.log(), smooth_l1(moved)) * p.numel()).backward()
+    assert moved.grad is not None
+    return moved.grad
+
+
 @claim(
     "HL-F1", "Fig. 1", "|dL/dt| over (p, t): in proportion to p for harmonic loss, constant in p for CE + smooth L1."
 )
-def figure_1(loss: Harmonic = harmonic_loss, plain: Harmonic = lambda ce, box: (ce + box).mean()) -> Verdict:
+def figure_1(loss: Harmonic = harmonic_loss, plain: Harmonic = plain_loss) -> Verdict:
     """Both surfaces, of smooth L1 with beta 1; where the harmonic one rises with p."""
     p, t = torch.meshgrid(grid(100)[0][:, 0], torch.linspace(-3, 3, 121, dtype=torch.float64), indexing="ij")
-
-    def surface(form: Harmonic) -> Tensor:
-        moved = t.clone().requires_grad_()
-        (form(-p.log(), smooth_l1(moved)) * p.numel()).backward()
-        return moved.grad
-
-    harmonic, standard = surface(loss), surface(plain)
+    harmonic, standard = offset_gradients(loss, p, t), offset_gradients(plain, p, t)
     change = harmonic.abs().diff(dim=0)
     moving = t[:-1].abs() > 1e-9
     falls = (change < 0) & moving
