@@ -31,7 +31,7 @@ CHOSEN = $(addprefix table-,$(TABLE)) $(addprefix figure-,$(FIGURE)) --paper $(P
 PY     := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-all plan reproduce-theory data-voc data-coco check-data profile-loading benchmark submission enter-result profile-loss sweep tune report publish status tensorboard test test-full test-full-rest stress lint format clean
+.PHONY: help setup reproduce-all reproduce-all-losses plan reproduce-theory data-voc data-coco check-data profile-loading benchmark submission enter-result profile-loss sweep tune report publish status tensorboard test test-full test-full-rest stress lint format clean
 
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -73,6 +73,12 @@ $(eval $(call of_paper,alrp,alrp))
 $(eval $(call of_paper,dr,dr-loss))
 $(eval $(call of_paper,harmonic,harmonic))
 $(eval $(call of_paper,pap,pap))
+
+# Tables of our own, which no paper prints.
+reproduce-%-comparison: $(STAMP)
+	$(call reproduce,reproduce,comparison,$*)
+
+reproduce-all-losses: reproduce-all-losses-comparison ## every loss on RetinaNet, alike in all else: accuracy and cost
 
 reproduce-all: $(STAMP) ## all tables of PAPER, then all figures; may be stopped at any time and goes on where it was
 	@$(PY) scripts/all.py $(CHOSEN) $(WHERE) $(ARGS)

@@ -1,12 +1,14 @@
 """Copies finished runs' records to experiments/records/ and regenerates all that experiments/published.yaml lists.
 
-Then the page that links to all of it, experiments/README.md, and experiments/report.html, which holds all of it.
+Then the page on the comparison of all losses, the page that links to all of it, experiments/README.md, and
+experiments/report.html, which holds all of it.
 """
 
 import sys
 from pathlib import Path
 
 from rankdet.figures.publish import publish_figures
+from rankdet.overview.conclusions import write_conclusions
 from rankdet.overview.output import write_overview
 from rankdet.results.front import exit_code
 from rankdet.results.publish import publish
@@ -18,7 +20,7 @@ def main(root: Path = ROOT) -> int:
     """Exit code: 0, or 2 for a mistake in a file."""
 
     def act() -> int:
-        for path in [*publish(root), *publish_figures(root), *write_overview(root)]:
+        for path in [*publish(root), *publish_figures(root), *write_conclusions(root), *write_overview(root)]:
             print(path.relative_to(root))
         return 0
 

@@ -50,6 +50,7 @@ def test_every_own_row_is_in_one_manifest_and_done_under_both_protocols(registry
         assert all(row.mini and row.paper for row in manifest.rows.values())
 
 
+@pytest.mark.full
 def test_thresholds_are_tests_of_one_training_a_loss(registry, manifests, repo):
     """Six tests of each of two trainings; focal loss's would be a row of AP-loss's Table 2, on the same drawn set."""
     plan = make_plan(manifests["table-1"], "mini", None, repo)

@@ -1,4 +1,4 @@
-"""The supplements' figures that are drawn from formulas or from densities of scores: numbers by hand, and as published."""
+"""The supplements' figures that are drawn from formulas or from densities of scores: by hand, and as published."""
 
 import csv
 import io
@@ -121,7 +121,7 @@ def trained(tmp_path_factory):
 class TestDensities:
     def test_separation_by_hand(self):
         """Foreground in bins 10, 20 and twice 40: half of it up to bin 20. Of a hundred of background one is in bin 15,
-        so 99 % up to bin 0, with all of the foreground above; both in bin 10 share nothing, in bin 0 a quarter would."""
+        so 99 % up to bin 0, with all of the foreground above; they share nothing, and with one in bin 0 a quarter."""
         foreground, background = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
         foreground[[10, 20]], foreground[40] = 1, 2
         background[0], background[15] = 99, 1
@@ -156,7 +156,7 @@ class TestDensities:
 
     @pytest.mark.full
     def test_from_here_and_as_published(self, repo, tmp_path, front_end, trained):
-        """One series has the tiny run's counts, the other was not run; published, neither runs nor weights are needed."""
+        """One series has the tiny run's counts, the other was not run; what is published needs neither."""
         root = make_experiments(repo, tmp_path, {"table-1": TABLE_OF_BATCH_SIZES, "figure-1": DENSITIES})
         entry = "- {paper: ap-loss, figure: figure-1, protocol: mini, data: shapes}\n"
         (root / "experiments" / "published.yaml").write_text(entry)

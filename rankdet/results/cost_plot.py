@@ -12,6 +12,7 @@ from rankdet.results.tables import Table, TableRow
 from rankdet.robustness.conditions import TRAINING_STEP
 
 MARKERS = "osD^v"
+LEGEND = 3.2  # inches, right of the panels
 
 
 def cost_columns(manifest: Manifest) -> list[str]:
@@ -23,7 +24,8 @@ def plot_costs(table: Table, path: Path) -> None:
     """Writes a PNG: a panel for each cost, means with sample standard deviations. Equal tables, equal bytes."""
     plan, metric = table.plan, MAIN_METRICS[0]
     columns = cost_columns(plan.manifest)
-    figure, panels = plt.subplots(1, len(columns), figsize=(4.4 * len(columns) + 2.6, 5.0), sharey=True, squeeze=False)
+    size = (4.4 * len(columns) + LEGEND, 5.0)
+    figure, panels = plt.subplots(1, len(columns), figsize=size, sharey=True, squeeze=False)
     for axes, column in zip(panels[0], columns, strict=True):
         rows = [row for row in table.rows if row.score(column) and row.score(metric)]
         _panel(axes, table.rows, column, metric)
@@ -33,7 +35,7 @@ def plot_costs(table: Table, path: Path) -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="center right", frameon=False, fontsize=9)
     figure.suptitle(f"{plan.manifest.tables[0].title}: accuracy and cost ({plan.protocol}, {plan.on})")
-    figure.tight_layout(rect=(0, 0, 1 - 2.5 / figure.get_figwidth(), 1))
+    figure.tight_layout(rect=(0, 0, 1 - LEGEND / figure.get_figwidth(), 1))
     figure.savefig(path, dpi=120, metadata={"Software": None})
     plt.close(figure)
 

@@ -43,8 +43,8 @@ def plot_table(table: Table, path: Path) -> None:
     axes[0][0].invert_yaxis()
     name = f"{plan.manifest.paper} {plan.manifest.name.replace('-', ' ')}"
     beside = " and the paper's" if plan.manifest.of_paper else ""
-    figure.suptitle(f"{name}: ours ({plan.protocol}, {plan.on}){beside}")
-    figure.tight_layout(rect=(0, 0.85 / height, 1, 1))
+    figure.suptitle(f"{name}: ours ({plan.protocol}, {plan.on}){beside}", y=1 - 0.2 / height if down > 1 else None)
+    figure.tight_layout(rect=(0, 0.85 / height, 1, 1 - 0.4 / height if down > 1 else 1))
     figure.legend(handles=_legend(table, rows), loc="lower center", ncol=1, frameon=False, fontsize=9)
     figure.savefig(path, dpi=120, metadata={"Software": None})
     plt.close(figure)
