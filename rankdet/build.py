@@ -7,7 +7,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from rankdet.config import one_line
@@ -21,6 +20,7 @@ from rankdet.evaluation.postprocess import PostProcess
 from rankdet.losses.criterion import Criterion
 from rankdet.losses.inputs import LossInputs
 from rankdet.models.output import DetectorOutput
+from rankdet.training.parameter_groups import parameter_groups
 from rankdet.training.stage import Stage
 
 
@@ -63,7 +63,8 @@ def make(node: DictConfig, **arguments: Any) -> Any:  # noqa: ANN401
 def build_detector(cfg: DictConfig, num_classes: int) -> Detector:
     """The network of cfg.model for the scores that its losses ask for, with these losses.
 
-    cfg.rpn, where it is not empty, is what a first stage of proposals is matched with and trained by.
+    cfg.rpn, where it is not empty, is what a first stage of proposals is matched with and trained by. A network with
+    num_outputs, one a decoder layer, learns by all of them alike.
     """
     if not (isinstance(cfg.prior, float) and 0 < cfg.prior < 1):
         raise UserError(f"prior={cfg.prior}: must be a number between 0 and 1")
@@ -72,9 +73,20 @@ def build_detector(cfg: DictConfig, num_classes: int) -> Detector:
     if not cfg.get("rpn"):
         model = make(cfg.model, **scores)
         stages = [Stage(criterion, matcher, model.coder, num_classes, sampler)]
+        if hasattr(model, "num_outputs"):
+            if not hasattr(matcher, "by_prediction"):
+                raise UserError("config: this model's queries have no place to be matched by: set matching=hungarian")
+            layers = [f"layer {number} " for number in range(1, model.num_outputs)]
+            losses = [build_criterion(cfg, num_classes, cfg.prior)[0] for _ in layers]  # what a loss keeps, each has
+            earlier = zip(losses, layers, strict=True)
+            stages[:0] = [
+                Stage(loss, matcher, model.coder, num_classes, sampler, name=layer) for loss, layer in earlier
+            ]
     else:
         if "rpn" not in cfg.model:
             raise UserError("config: rpn is for a model that proposes regions: set rpn=none, or model=faster_rcnn_...")
+        if hasattr(matcher, "by_prediction"):
+            raise UserError("config: regions are matched by where they lie, not by what is predicted: set matching=roi")
         rpn_criterion, rpn_scores = build_criterion(cfg.rpn, 1, cfg.prior)
         named = {f"rpn_{name}": value for name, value in rpn_scores.items()}
         model = make(cfg.model, num_classes=num_classes, **scores, **named)
@@ -105,8 +117,9 @@ def open_source(cfg: DictConfig) -> Source:
     return OneClass(source) if "one_class" in cfg and cfg.one_class else source  # older runs lack the key
 
 
-def build_optimizer(cfg: DictConfig, parameters: list[Parameter], lr: float) -> Optimizer:
-    """cfg.optimizer over the parameters. UserError for a value that it refuses."""
+def build_optimizer(cfg: DictConfig, model: nn.Module, lr: float) -> Optimizer:
+    """cfg.optimizer over what the model trains, by cfg.lr_factors. UserError for a value that it refuses."""
+    parameters = parameter_groups(model, cfg.get("lr_factors") or [])  # runs older than the key lack it
     try:
         return make(cfg.optimizer)(parameters, lr=lr)
     except (TypeError, ValueError) as error:

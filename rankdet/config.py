@@ -43,6 +43,7 @@ NEUTRAL = {
     "one_class": False,
     "fresh_class_head": False,
     "micro_batch": 0,
+    "lr_factors": [],
     "matching.claim_best": True,
     "model.backbone.outputs": ["c3", "c4", "c5"],
     "model.backbone.deformable": [],

@@ -103,7 +103,6 @@ class Run:
         cfg, model = self.cfg, self.detector.model
         if cfg.runtime.split > 1:
             require_separate_images(model)
-        trainable = [p for p in model.parameters() if p.requires_grad]
         if cfg.runtime.compile:  # evaluation goes through the detector's own
             model = compiled(model, self.here.device)
         if self.here.size > 1:
@@ -115,7 +114,7 @@ class Run:
         return Training(
             model,
             self.detector.stages,
-            build_optimizer(cfg, trainable, schedule.lr),
+            build_optimizer(cfg, self.detector.model, schedule.lr),
             schedule,
             self.here.device,
             cfg.precision,

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import torch
 from torch import nn
-from torch.nn import Parameter
 from torch.optim import SGD, Optimizer
 
 from rankdet.benchmark.contestants import OURS, Contestant, our_detector, their_detector
@@ -45,7 +44,7 @@ class OurStep:
     def __init__(self, contestant: Contestant, setup: Setup, device: torch.device) -> None:
         detector = our_detector(contestant, setup)
         self.model = _prepared(detector.model, contestant, device)
-        self.optimizer = build_optimizer(setup.config(), _trained(self.model), LR)
+        self.optimizer = build_optimizer(setup.config(), self.model, LR)
         for stage in detector.stages:
             stage.criterion.to(device)
         self.laps: list[dict[str, float]] = []
@@ -73,7 +72,8 @@ class TheirStep:
     def __init__(self, contestant: Contestant, setup: Setup, device: torch.device) -> None:
         self.watch, self.device = Stopwatch(device), device
         self.model = _prepared(their_detector(setup, self.watch), contestant, device)
-        self.optimizer = SGD(_trained(self.model), lr=LR, momentum=0.9, weight_decay=1e-4)  # AP-loss, Sec. 4.1.1
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = SGD(trained, lr=LR, momentum=0.9, weight_decay=1e-4)  # AP-loss, Sec. 4.1.1
         self.autocast_dtype = AUTOCAST[contestant.precision]
         self.laps: list[dict[str, float]] = []
         self.model.train()
@@ -102,7 +102,3 @@ def _prepared(model: nn.Module, contestant: Contestant, device: torch.device) ->
     layout = torch.channels_last if contestant.channels_last else torch.contiguous_format
     model.to(device, memory_format=layout)
     return compiled(model, device) if contestant.compiled else model
-
-
-def _trained(model: nn.Module) -> list[Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]

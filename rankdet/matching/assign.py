@@ -1,13 +1,14 @@
 """From a detector's output and the images' objects to what the losses see."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
 from rankdet.data.records import Target
+from rankdet.errors import UserError
 from rankdet.losses.inputs import LossInputs
 from rankdet.matching.boxes import Coder
 from rankdet.matching.max_iou import IGNORED
@@ -25,15 +26,38 @@ class Matcher(Protocol):
         index, NEGATIVE or IGNORED (see matching/max_iou.py)."""
 
 
+class Predictions(NamedTuple):
+    """What a network says of one image: A anchors or queries, K classes."""
+
+    scores: Tensor  # float [A, K] in [0, 1]
+    deltas: Tensor  # float [A, 4]
+    boxes: Tensor  # float [A, 4]: deltas decoded, xyxy, pixels of the network's input
+
+
+class PredictionMatcher(Protocol):
+    """Which object, if any, each query of one image answers for, whose place is what it predicts."""
+
+    def by_prediction(self, predicted: Predictions, boxes: Tensor, classes: Tensor, deltas: Tensor) -> Tensor:
+        """Objects [G, 4] (G may be 0), xyxy, of classes int64 [G] in 0..K-1, and their deltas [A, G, 4] for each query
+        -> int64 [A]: as Matcher's."""
+
+
 def build_loss_inputs(
-    output: DetectorOutput, targets: Sequence[Target], matcher: Matcher, coder: Coder, num_classes: int
+    output: DetectorOutput,
+    targets: Sequence[Target],
+    matcher: Matcher | PredictionMatcher,
+    coder: Coder,
+    num_classes: int,
+    probabilities: Callable[[Tensor], Tensor] = torch.sigmoid,
 ) -> LossInputs:
     """Matches every image's anchors (see LossInputs for the shapes); K = num_classes, one positive class per anchor.
 
     Objects flagged `ignore` are matched to nothing: anchors of which they cover more than half become -1 in every
-    class, unless an object has them; so do anchors whose cell lies in the padding and those that the output leaves out.
-    With num_classes = 1 objects of all classes are one. Targets may lie on another device. No gradient flows to anchors
-    or targets.
+    class, unless an object has them (not so where a PredictionMatcher matches: DETR leaves such objects out); so do
+    anchors whose cell lies in the padding and those that the output leaves out. With num_classes = 1 objects of all
+    classes are one. Targets may lie on another device. No gradient flows to anchors or targets. probabilities: logits
+    [..., C] -> scores [..., K], as the loss means them, for a PredictionMatcher; UserError where such an image has more
+    objects than queries.
     """
     device = output.anchors.device
     matches, boxes, classes = [], [], []
@@ -41,22 +65,34 @@ def build_loss_inputs(
     for image, target in enumerate(targets):
         anchors = output.anchors_of(image)
         target_boxes, ignore = target.boxes.to(device), target.ignore.to(device)
-        objects = target_boxes[~ignore]
-        matched = matcher(anchors, objects, output.level_sizes)
-        idle = covered(anchors, target_boxes[ignore])
+        objects, of_class = target_boxes[~ignore], target.labels.to(device)[~ignore]
+        if num_classes == 1:
+            of_class = torch.zeros_like(of_class)
+        if hasattr(matcher, "by_prediction"):
+            if len(objects) > len(anchors):
+                raise UserError(
+                    f"image {target.image_id} has {len(objects)} objects, more than the model's {len(anchors)} "
+                    "queries: raise model.num_queries"
+                )
+            predicted = _predictions(output, image, coder, probabilities)
+            matched = matcher.by_prediction(predicted, objects, of_class, coder.encode(anchors[:, None], objects))
+            idle = torch.zeros_like(matched, dtype=torch.bool)
+        else:
+            matched = matcher(anchors, objects, output.level_sizes)
+            idle = covered(anchors, target_boxes[ignore])
         if target.shown is not None and output.anchors.dim() == 2:
             idle |= in_padding(anchors, output.level_sizes, target.shown)
         if output.taking_part is not None:
             idle |= ~output.taking_part[image]
         matches.append(torch.where(matched >= 0, matched + num_objects, torch.where(idle, IGNORED, matched)))
         boxes.append(objects)
-        classes.append(target.labels.to(device)[~ignore])
+        classes.append(of_class)
         num_objects += len(objects)
     match = torch.cat(matches)  # [B * A], indices into the objects of the whole batch
     rows = (match >= 0).nonzero().squeeze(1)  # [P]
     objects = match[rows]
     target_boxes = torch.cat(boxes)[objects]
-    target_classes = torch.cat(classes)[objects] if num_classes > 1 else torch.zeros_like(objects)
+    target_classes = torch.cat(classes)[objects]
     positives = rows * num_classes + target_classes
     labels = (match == IGNORED).to(torch.int8).neg().repeat_interleave(num_classes)
     labels[positives] = 1
@@ -82,3 +118,11 @@ def covered(anchors: Tensor, regions: Tensor) -> Tensor:
     bottom_right = torch.minimum(anchors[:, None, 2:], regions[:, 2:])
     shared = (bottom_right - top_left).clamp(min=0).prod(dim=2)  # [A, R]
     return (shared > IGNORED_SHARE * box_area(anchors)[:, None]).any(dim=1)
+
+
+@torch.no_grad()
+def _predictions(
+    output: DetectorOutput, image: int, coder: Coder, probabilities: Callable[[Tensor], Tensor]
+) -> Predictions:
+    deltas = output.deltas[image]
+    return Predictions(probabilities(output.logits[image]), deltas, coder.decode(output.anchors_of(image), deltas))

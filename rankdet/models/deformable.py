@@ -1,10 +1,10 @@
 """Deformable convolution: every tap of the kernel is moved and weighted by what the input shows there."""
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
+
+from rankdet.models.precision import without_autocast
 
 
 class DeformableConv2d(nn.Conv2d):
@@ -33,7 +33,7 @@ class DeformableConv2d(nn.Conv2d):
         Computed in float32 at least, also under autocast: positions want the digits, and torchvision's kernel has no
         bfloat16. Taps outside the image read zeros.
         """
-        with _without_autocast(x.device.type):
+        with without_autocast(x.device.type):
             steering = self.offset(x.to(self.offset.weight.dtype))
             dtype = torch.promote_types(steering.dtype, torch.float32)
             num_taps = self.offset.out_channels // 3
@@ -48,9 +48,3 @@ class DeformableConv2d(nn.Conv2d):
                 mask=modulation.sigmoid(),
             )
         return out.to(x.dtype)
-
-
-def _without_autocast(device_type: str) -> torch.autocast | nullcontext[None]:
-    """The meta device knows no autocast to switch off."""
-    available = torch.amp.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if available else nullcontext()

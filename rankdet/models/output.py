@@ -1,4 +1,4 @@
-"""What a detector returns: one output of a single-stage detector, one per stage of another."""
+"""What a detector returns: one output of a single-stage detector, one per stage or decoder layer of another."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,8 @@ class DetectorOutput(NamedTuple):
     """B images, A anchors (finest level first; within one row-major over cells, then over the cell's anchors).
 
     The anchors of a second stage are the first one's proposals: other boxes in each image, and where one has fewer than
-    A, the rest of its rows are empty boxes that take no part. C score channels; K classes.
+    A, the rest of its rows are empty boxes that take no part. DETR's queries have their whole image as their anchor.
+    C score channels; K classes.
     """
 
     logits: Tensor  # float [B, A, C]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from rankdet.build import Detector
 from rankdet.data.loader import without_padding
 from rankdet.data.records import Batch, Target
-from rankdet.matching.assign import build_loss_inputs, covered
+from rankdet.matching.assign import covered
 from rankdet.report.verdicts import Verdicts
 
 BINS = 50  # over [0, 1], for overlaps as for scores
@@ -46,8 +46,7 @@ def anchor_scores(detector: Detector, batches: Iterable[Batch], device: torch.de
     batches = tqdm(batches, desc="anchors", unit="batch", leave=False, disable=not sys.stderr.isatty())
     for batch in without_padding(batches):
         output = detector.detections_output(batch.images.to(device), batch.targets)
-        stage = detector.last
-        inputs = build_loss_inputs(output, batch.targets, stage.matcher, stage.coder, stage.num_classes)
+        inputs = detector.last.match(output, batch.targets)
         scores = detector.probabilities(output.logits.float())
         total = total.plus(count_anchors(scores, inputs.labels, output.anchors, batch.targets))
     return total

@@ -76,7 +76,7 @@ def train(training: Training, batches: Iterable[Batch], hooks: list[Callable[[St
         watch.lap("data")
         lr = t.schedule(t.step)
         for group in t.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         t.optimizer.zero_grad(set_to_none=True)
         parts = backpropagate(t, batch, watch)
         t.scaler.unscale_(t.optimizer)

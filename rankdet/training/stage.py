@@ -1,4 +1,4 @@
-"""One output of a detector and how it learns: a single-stage detector has one, Faster R-CNN two."""
+"""One output of a detector and how it learns: a single-stage detector has one, Faster R-CNN two, DETR one a layer."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from rankdet.data.records import Target
 from rankdet.losses.criterion import Criterion
 from rankdet.losses.inputs import LossInputs, LossOutput
 from rankdet.losses.sampling import Sampler
-from rankdet.matching.assign import Matcher, build_loss_inputs
+from rankdet.matching.assign import Matcher, PredictionMatcher, build_loss_inputs
 from rankdet.matching.boxes import Coder
 from rankdet.models.output import DetectorOutput
 
@@ -18,7 +18,7 @@ class Stage:
     """What the anchors of an output are matched with, and the criterion that its scores and boxes are trained by."""
 
     criterion: Criterion
-    matcher: Matcher
+    matcher: Matcher | PredictionMatcher
     coder: Coder
     num_classes: int  # 1: object or not, whatever the data's classes
     sampler: Sampler | None = None
@@ -27,8 +27,12 @@ class Stage:
 
     def assign(self, output: DetectorOutput, targets: list[Target]) -> LossInputs:
         """Matches anchors with objects, and leaves out the negatives that the sampler does not keep."""
-        inputs = build_loss_inputs(output, targets, self.matcher, self.coder, self.num_classes)
+        inputs = self.match(output, targets)
         return self.sampler(inputs) if self.sampler else inputs
+
+    def match(self, output: DetectorOutput, targets: list[Target]) -> LossInputs:
+        """The same with all negatives."""
+        return build_loss_inputs(output, targets, self.matcher, self.coder, self.num_classes, self.probabilities)
 
     def loss(self, inputs: LossInputs) -> LossOutput:
         """The criterion, weighted; its parts as the criterion reports them, named for this stage."""
