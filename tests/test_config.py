@@ -31,6 +31,8 @@ HANDED = {
         "rpn_num_channels",
         "rpn_prior_bias",
     },
+    "rankdet.models.deformable_detr.DeformableDETR": {"num_channels", "prior_bias"},
+    "rankdet.models.level_tokens.LevelTokens": {"in_channels", "in_strides"},
     "rankdet.models.rpn.RPNHead": {"in_channels", "anchors_per_cell", "num_channels", "prior_bias"},
     "rankdet.models.roi_head.RoIHead": {"in_channels", "strides", "num_classes", "num_channels", "prior_bias"},
     "rankdet.models.roi_align.PyramidRoIAlign": {"strides"},

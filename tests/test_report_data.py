@@ -364,6 +364,14 @@ def test_anchors_in_ignored_regions_are_left_out():
     assert count_anchors(*anchors_case(ignore=True)).overlap.sum() == 2
 
 
+def test_anchors_of_each_image():
+    """The second image's anchors, and with them all else, stand the other way round: each counts as the other does."""
+    scores, labels, anchors, targets = anchors_case()
+    both = [torch.cat([values, values.flip(1)]) for values in (scores, labels, anchors[None])]
+    counts, once = count_anchors(*both, targets * 2), count_anchors(scores, labels, anchors, targets)
+    assert all((ours == 2 * theirs).all() for ours, theirs in zip(counts, once, strict=True))
+
+
 def test_image_without_objects_has_background_only():
     scores, _, anchors, _ = anchors_case()
     none = Target(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 1, (64, 64))

@@ -53,22 +53,24 @@ def anchor_scores(detector: Detector, batches: Iterable[Batch], device: torch.de
 
 
 def count_anchors(scores: Tensor, labels: Tensor, anchors: Tensor, targets: list[Target]) -> AnchorScores:
-    """One batch: scores float [B, A, K] in [0, 1], labels int8 [B, A, K] (1, 0, -1 ignored), anchors [A, 4] xyxy.
+    """One batch: scores float [B, A, K] in [0, 1], labels int8 [B, A, K] (1, 0, -1 ignored), anchors [A, 4] or
+    [B, A, 4], xyxy.
 
     An anchor's object is the one it overlaps most (IoU of the anchor, not of the box predicted from it). An anchor that
     touches no object has IoU 0 and no class to be scored for: the highest of its scores is taken, as that is what could
     become a false positive. Anchors that lie in a region to be ignored and answer for no object are left out.
     """
     square = np.zeros((BINS, BINS), np.int64)
-    for image_scores, image_labels, target in zip(scores, labels, targets, strict=True):
+    of_images = anchors.expand(len(targets), *anchors.shape[-2:])
+    for image_scores, image_labels, own_anchors, target in zip(scores, labels, of_images, targets, strict=True):
         ignore = target.ignore.to(anchors.device)
         boxes, classes = target.boxes.to(anchors.device), target.labels.to(anchors.device)
         iou, score = torch.zeros_like(image_scores[:, 0]), image_scores.amax(dim=1)
         if (~ignore).any():
-            iou, nearest = box_iou(anchors, boxes[~ignore]).max(dim=1)
+            iou, nearest = box_iou(own_anchors, boxes[~ignore]).max(dim=1)
             own = image_scores.gather(1, classes[~ignore][nearest][:, None]).squeeze(1)
             score = torch.where(iou > 0, own, score)
-        shown = ~covered(anchors, boxes[ignore]) | (image_labels == 1).any(dim=1)
+        shown = ~covered(own_anchors, boxes[ignore]) | (image_labels == 1).any(dim=1)
         square += _histogram(iou[shown], score[shown])
     foreground, background = (_histogram(scores[labels == kind]) for kind in (1, 0))
     return AnchorScores(square, foreground, background)

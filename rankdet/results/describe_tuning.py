@@ -6,7 +6,13 @@ from rankdet.results.plan import Plan
 from rankdet.results.runs import Run
 from rankdet.results.tuning import Tuning
 
-TITLES = {"retinanet": "RetinaNet", "ssd": "SSD", "faster_rcnn": "Faster R-CNN", "foveabox": "FoveaBox"}
+TITLES = {
+    "retinanet": "RetinaNet",
+    "ssd": "SSD",
+    "faster_rcnn": "Faster R-CNN",
+    "foveabox": "FoveaBox",
+    "deformable_detr": "Deformable DETR",
+}
 
 
 def title(detector: str) -> str:

@@ -1,0 +1,62 @@
+"""Deformable DETR by the real commands: a run broken off and continued, padded batches, two processes, a report."""
+
+import json
+import runpy
+import shutil
+
+import pytest
+import tiny
+import torch
+
+from rankdet import evaluate, train
+from rankdet.config import compose, run_directory
+
+SMALL = ("model.levels.channels=16", "model.layers.ffn_channels=32", "model.layers.dropout=0.1", "model.num_queries=20")
+OVERRIDES = ("experiment=deformable_detr", "model=deformable_detr_quarter", *SMALL)
+PAP = ("loss=parameterized_ap", "box_loss=none", "augment=short_side_jitter_mini", "test_input=keep_aspect")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The arguments of a finished run in padded batches, and its directory."""
+    arguments = tiny.overrides(tmp_path_factory.mktemp("detr"), *OVERRIDES, *PAP)
+    train.run(compose(arguments))
+    return arguments, run_directory(compose(arguments))
+
+
+@pytest.mark.full
+def test_a_continued_run_ends_as_the_unbroken_one(unbroken, tmp_path, capsys):
+    """From step 14 of 16: every drop-out, and so every bit, is the same; so is each part's learning rate."""
+    arguments, whole = unbroken
+    arguments = [*arguments, f"runtime.runs={tmp_path}"]
+    broken = run_directory(compose(arguments))
+    shutil.copytree(whole, broken)
+    for name in ("record.json", "weights.pt", "checkpoints/step-00000016.pt"):
+        (broken / name).unlink()
+    train.run(compose(arguments))
+    ours, theirs = (torch.load(folder / "weights.pt")["model"] for folder in (broken, whole))
+    assert len(theirs) > 100
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+    assert "continuing at step 14" in capsys.readouterr().err
+    groups = torch.load(whole / "checkpoints" / "step-00000016.pt", weights_only=False)["optimizer"]["param_groups"]
+    assert [group["lr_factor"] for group in groups] == [1.0, 0.1, 0.1, 0.1]
+
+
+@pytest.mark.full
+def test_a_finished_run_is_looked_at_again(unbroken, repo):
+    _, whole = unbroken
+    done = tiny.call(evaluate.main, [f"run={whole}", "split=val"])
+    assert done.code == 0, done.err
+    done = tiny.call(runpy.run_path(str(repo / "scripts" / "report.py"))["main"], [f"run={whole}", "device=cpu"])
+    assert done.code == 0, done.err
+    assert (whole / "report-test.html").is_file()
+
+
+@pytest.mark.full
+def test_two_processes(unbroken, tmp_path):
+    """Every weight gets its gradient in each of them, also where one has no object."""
+    arguments = [*unbroken[0], "gpus=2", f"runtime.runs={tmp_path}"]
+    done = tiny.command("train", arguments, ranks=2)
+    assert done.code == 0, done.err
+    record = json.loads((run_directory(compose(arguments)) / "record.json").read_text())
+    assert (record["world_size"], record["steps"]) == (2, tiny.STEPS)
