@@ -48,7 +48,7 @@ def main() -> None:
     with world(str(given["device"]), 1) as here:
         trained = load_trained(directory, here.device, overrides)
         if len(trained.detector.stages) > 1:
-            raise UserError(f"{directory}: a detector in two stages; the alterations are made for single-stage ones")
+            raise UserError(f"{directory}: a detector of several outputs; the alterations are made for those of one")
         torch.set_num_threads(trained.cfg.runtime.threads)
         suite, recorded = make_suite(directory, trained.cfg, trained.detector, here.device), training(directory)
         for condition in conditions:

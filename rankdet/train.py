@@ -90,6 +90,8 @@ class Run:
         layout = torch.channels_last if cfg.runtime.channels_last else torch.contiguous_format
         self.detector.model.to(here.device, memory_format=layout)
         if cfg.candidates:
+            if len(self.detector.stages) > 1:
+                raise UserError("candidates: a choice for detectors of one output; set candidates=all")
             ranker = load_ranker(Path(cfg.candidates.rpn), here.device)
             self.detector.model.register_forward_hook(TopRanked(ranker, cfg.candidates.num))
         for stage in self.detector.stages:

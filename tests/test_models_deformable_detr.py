@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from rankdet.build import Detector, build_detector, make
-from rankdet.config import CONFIG_DIR, compose, run_directory
+from rankdet.config import CONFIG_DIR, compose, merge_dotlist, run_directory
 from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
 from rankdet.evaluation.inference import candidates, detect_image
@@ -329,25 +329,30 @@ def test_names():
 
 
 @pytest.mark.parametrize(
-    ("override", "named"),
+    ("setting", "named"),
     [
-        ("matching=max_iou", r"^config: this model's queries have no place to be matched by: set matching=hungarian$"),
         ("model.num_queries=0", r"^model\.num_queries=0: must be 1 or more$"),
         ("model.layers.decoder=1", r"^model\.layers\.decoder=1: must be a whole number from 2 on$"),
         ("model.layers.dropout=1.0", r"^model\.layers\.dropout=1\.0: must lie in \[0, 1\)$"),
         ("model.layers.num_heads=5", r"^model\.layers\.num_heads=5 must divide the \d+ channels$"),
         ("model.levels.num_levels=2", r"^model\.levels\.num_levels=2: the backbone gives 3 maps"),
-        ("rpn=ce", r"^config: rpn is for a model that proposes regions"),
     ],
 )
-def test_wrong_settings(override, named):
+def test_wrong_settings(setting, named):
+    cfg = merge_dotlist(config(*MINI), [setting])
     with pytest.raises(UserError, match=named):
-        build_detector(compose([*MINI, override]), CLASSES)
+        build_detector(cfg, CLASSES)
 
 
-def test_regions_are_not_matched_by_predictions():
+def test_wrong_matchings():
+    """Queries lie nowhere; regions are not matched by what is predicted of them."""
+    cfg = config(*MINI).copy()
+    cfg.matching = OmegaConf.load(CONFIG_DIR / "matching" / "max_iou.yaml")
+    with pytest.raises(UserError, match=r"^config: this model's queries .* matched by: set matching=hungarian$"):
+        build_detector(cfg, CLASSES)
+    regions = config("model=faster_rcnn_quarter", "rpn=ce", "matching=hungarian")
     with pytest.raises(UserError, match=r"^config: regions are matched by where they lie, .*: set matching=roi$"):
-        build_detector(compose(["model=faster_rcnn_quarter", "rpn=ce", "matching=hungarian"]), CLASSES)
+        build_detector(regions, CLASSES)
 
 
 def test_one_query_too_few():
