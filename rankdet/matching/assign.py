@@ -63,28 +63,8 @@ def build_loss_inputs(
     matches, boxes, classes = [], [], []
     num_objects = 0
     for image, target in enumerate(targets):
-        anchors = output.anchors_of(image)
-        target_boxes, ignore = target.boxes.to(device), target.ignore.to(device)
-        objects, of_class = target_boxes[~ignore], target.labels.to(device)[~ignore]
-        if num_classes == 1:
-            of_class = torch.zeros_like(of_class)
-        if hasattr(matcher, "by_prediction"):
-            if len(objects) > len(anchors):
-                raise UserError(
-                    f"image {target.image_id} has {len(objects)} objects, more than the model's {len(anchors)} "
-                    "queries: raise model.num_queries"
-                )
-            predicted = _predictions(output, image, coder, probabilities)
-            matched = matcher.by_prediction(predicted, objects, of_class, coder.encode(anchors[:, None], objects))
-            idle = torch.zeros_like(matched, dtype=torch.bool)
-        else:
-            matched = matcher(anchors, objects, output.level_sizes)
-            idle = covered(anchors, target_boxes[ignore])
-        if target.shown is not None and output.anchors.dim() == 2:
-            idle |= in_padding(anchors, output.level_sizes, target.shown)
-        if output.taking_part is not None:
-            idle |= ~output.taking_part[image]
-        matches.append(torch.where(matched >= 0, matched + num_objects, torch.where(idle, IGNORED, matched)))
+        matched, objects, of_class = _match_image(output, image, target, matcher, coder, num_classes, probabilities)
+        matches.append(torch.where(matched >= 0, matched + num_objects, matched))
         boxes.append(objects)
         classes.append(of_class)
         num_objects += len(objects)
@@ -118,6 +98,40 @@ def covered(anchors: Tensor, regions: Tensor) -> Tensor:
     bottom_right = torch.minimum(anchors[:, None, 2:], regions[:, 2:])
     shared = (bottom_right - top_left).clamp(min=0).prod(dim=2)  # [A, R]
     return (shared > IGNORED_SHARE * box_area(anchors)[:, None]).any(dim=1)
+
+
+def _match_image(
+    output: DetectorOutput,
+    image: int,
+    target: Target,
+    matcher: Matcher | PredictionMatcher,
+    coder: Coder,
+    num_classes: int,
+    probabilities: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """int64 [A] as a matcher's answer, and of the objects that it refers to the boxes [G, 4] and classes [G]."""
+    anchors, device = output.anchors_of(image), output.anchors.device
+    boxes, ignore = target.boxes.to(device), target.ignore.to(device)
+    objects, classes = boxes[~ignore], target.labels.to(device)[~ignore]
+    if num_classes == 1:
+        classes = torch.zeros_like(classes)
+    if hasattr(matcher, "by_prediction"):
+        if len(objects) > len(anchors):
+            raise UserError(
+                f"image {target.image_id} has {len(objects)} objects, more than the model's {len(anchors)} queries: "
+                "raise model.num_queries"
+            )
+        predicted = _predictions(output, image, coder, probabilities)
+        matched = matcher.by_prediction(predicted, objects, classes, coder.encode(anchors[:, None], objects))
+        idle = torch.zeros_like(matched, dtype=torch.bool)
+    else:
+        matched = matcher(anchors, objects, output.level_sizes)
+        idle = covered(anchors, boxes[ignore])
+    if target.shown is not None and output.anchors.dim() == 2:
+        idle |= in_padding(anchors, output.level_sizes, target.shown)
+    if output.taking_part is not None:
+        idle |= ~output.taking_part[image]
+    return torch.where((matched < 0) & idle, IGNORED, matched), objects, classes
 
 
 @torch.no_grad()
