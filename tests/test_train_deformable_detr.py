@@ -42,7 +42,7 @@ def test_a_continued_run_ends_as_the_unbroken_one(unbroken, tmp_path, capsys):
     assert [group["lr_factor"] for group in groups] == [1.0, 0.1, 0.1, 0.1]
 
 
-@pytest.mark.full
+@pytest.mark.stress
 def test_a_finished_run_is_looked_at_again(unbroken, repo):
     _, whole = unbroken
     done = tiny.call(evaluate.main, [f"run={whole}", "split=val"])
@@ -52,7 +52,7 @@ def test_a_finished_run_is_looked_at_again(unbroken, repo):
     assert (whole / "report-test.html").is_file()
 
 
-@pytest.mark.full
+@pytest.mark.stress
 def test_two_processes(unbroken, tmp_path):
     """Every weight gets its gradient in each of them, also where one has no object."""
     arguments = [*unbroken[0], "gpus=2", f"runtime.runs={tmp_path}"]
@@ -60,3 +60,10 @@ def test_two_processes(unbroken, tmp_path):
     assert done.code == 0, done.err
     record = json.loads((run_directory(compose(arguments)) / "record.json").read_text())
     assert (record["world_size"], record["steps"]) == (2, tiny.STEPS)
+
+
+@pytest.mark.full
+def test_a_choice_of_candidates_is_refused(tmp_path):
+    done = tiny.call(train.main, tiny.overrides(tmp_path, *OVERRIDES, "candidates=top_ranked", "candidates.rpn=x"))
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "candidates: a choice for detectors of one output; set candidates=all" in done.err
