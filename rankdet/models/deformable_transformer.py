@@ -14,7 +14,7 @@ class Layers:
     """How many layers, and of what: Deformable DETR (ICLR 2021), Sec. 5. UserError for values out of range."""
 
     encoder: int = 6
-    decoder: int = 6
+    decoder: int = 6  # 2 or more: a detector of one output is not told where in its inputs the images end
     num_heads: int = 8
     num_points: int = 4  # of a head on each level
     ffn_channels: int = 1024
