@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from rankdet.config import one_line
 from rankdet.data.dataset import DetectionDataset
+from rankdet.data.held_out import HeldOut
 from rankdet.data.one_class import OneClass
 from rankdet.data.records import DetectionSet, Source, Target
 from rankdet.data.view_dataset import ViewDataset
@@ -112,8 +113,10 @@ def build_criterion(cfg: DictConfig, num_classes: int, prior: float) -> tuple[Cr
 
 
 def open_source(cfg: DictConfig) -> Source:
-    """Where the splits (train, val, trainval, test) of cfg.data are read from."""
+    """Where the splits (train, val, trainval, test; with cfg.hold_out two more) of cfg.data are read from."""
     source = make(cfg.data.source)
+    if cfg.get("hold_out"):
+        source = HeldOut(source, cfg.hold_out.of, cfg.hold_out.num)
     return OneClass(source) if "one_class" in cfg and cfg.one_class else source  # older runs lack the key
 
 

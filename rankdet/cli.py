@@ -15,7 +15,9 @@ from omegaconf import DictConfig
 
 from rankdet.config import CONFIG_DIR, checked, compose
 from rankdet.errors import UserError
-from rankdet.training.codes import BUSY, NOT_FINITE
+from rankdet.option_files import opened
+from rankdet.training.codes import BUSY, DEAD, NOT_FINITE
+from rankdet.training.dead import DeadRun
 from rankdet.training.distributed import leave
 
 P = ParamSpec("P")
@@ -23,7 +25,7 @@ USER_ERROR, INTERRUPTED = 2, 130  # exit codes, beside those of training/codes.p
 
 
 def command(main: Callable[P, None]) -> Callable[P, None]:
-    """Wraps a command's main: a UserError, a non-finite value, a full disk or Ctrl-C is one line and its exit code.
+    """Wraps a command's main: a UserError, a non-finite value, a dead run, a full disk, Ctrl-C are a line and a code.
 
     Any other error is a traceback and code 1. After any of them a process that is one of many leaves at once.
     """
@@ -32,9 +34,10 @@ def command(main: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             main(*args, **kwargs)
-        except (UserError, FloatingPointError) as error:
+        except (UserError, FloatingPointError, DeadRun) as error:
             print(f"error: {error}", file=sys.stderr)
-            leave(USER_ERROR if isinstance(error, UserError) else NOT_FINITE)
+            codes = {UserError: USER_ERROR, DeadRun: DEAD}
+            leave(next((code for kind, code in codes.items() if isinstance(error, kind)), NOT_FINITE))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             leave(INTERRUPTED)
@@ -63,6 +66,7 @@ def hydra_command(run: Callable[[DictConfig], None]) -> None:
         run(compose(arguments))
         return
 
+    sys.argv[1:] = opened(arguments)
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(hydra_task(run))()
 
 

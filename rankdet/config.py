@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rankdet.errors import UserError
+from rankdet.option_files import opened
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 
@@ -40,6 +41,7 @@ NEUTRAL = {
     "test_input": {},
     "rpn": {},
     "candidates": {},
+    "hold_out": {},
     "one_class": False,
     "fresh_class_head": False,
     "micro_batch": 0,
@@ -61,16 +63,19 @@ COUNTS = {
     "runtime.num_workers": 0,
     "runtime.log_every": 1,
     "runtime.checkpoint_every": 1,
+    "runtime.dead_after": 0,
     "runtime.monitor_images": 1,
 }
 SWITCHES = ("runtime.compile", "runtime.channels_last")  # true or false
 
 
 def compose(overrides: list[str]) -> DictConfig:
-    """configs/train.yaml with overrides, checked. UserError for a key or value that is not there."""
+    """configs/train.yaml with overrides, checked. UserError for a key or value that is not there.
+
+    loss=PATH.yaml and rpn=PATH.yaml take a file of one's own: see option_files.opened."""
     try:
         with config_loader():
-            full = hydra_compose("train", overrides=overrides, return_hydra_config=True)
+            full = hydra_compose("train", overrides=opened(overrides), return_hydra_config=True)
         return checked(OmegaConf.masked_copy(full, [key for key in full if key != "hydra"]), full.hydra.runtime.choices)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last for a group set to no file's name
         raise UserError(f"config: {one_line(error)}") from error
@@ -229,7 +234,7 @@ def option_of(group: str, option: str) -> dict[str, Any]:
     """configs/<group>/<option>.yaml with what it builds on, unresolved; do not write into it. UserError for no such."""
     try:
         with config_loader():
-            composed = hydra_compose("train", overrides=["~protocol", "~experiment", f"{group}={option}"])
+            composed = hydra_compose("train", overrides=["~protocol", "~experiment", *opened([f"{group}={option}"])])
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last for no file's name
         raise UserError(f"config: {one_line(error)}") from error
     return OmegaConf.to_container(composed[group], resolve=False)

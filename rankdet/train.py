@@ -35,6 +35,7 @@ from rankdet.training.checkpoint import (
     save_checkpoint,
 )
 from rankdet.training.compiled import compiled
+from rankdet.training.dead import DeathWatch
 from rankdet.training.distributed import World, world
 from rankdet.training.init import initialise_from
 from rankdet.training.lock import run_lock
@@ -98,6 +99,7 @@ class Run:
             stage.criterion.to(here.device)
         self.seconds = {"train_seconds": 0.0, "cpu_seconds": 0.0}
         self.log_state: dict[str, Any] | None = None  # of a checkpoint between two entries
+        self.death_watch = DeathWatch(cfg.runtime.dead_after) if cfg.runtime.dead_after else None
         self.training = self.new_training()
 
     def new_training(self) -> Training:
@@ -156,6 +158,8 @@ class Run:
                     log.note(note)
             if self.monitor_set is not None:
                 hooks.append(Monitor(self.monitor_set, self.evaluate, training.schedule.monitor_steps, total, log))
+            if self.death_watch:
+                hooks.append(self.death_watch)
             with stop.noted():
                 train(training, batches, [*hooks, self.checkpoint_hook(stop, log)])
             results, metrics = self.evaluate(self.test_set)
@@ -193,6 +197,8 @@ class Run:
         training.scaler.load_state_dict(checkpoint["scaler"])
         training.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
         self.log_state = checkpoint.get("log")
+        if self.death_watch:
+            self.death_watch.steps = dict(checkpoint.get("dead", {}))
         states = checkpoint["random"]
         restore_random_state(states[self.here.rank % len(states)])  # of as many processes, or runtime.split changed
         return [*notes, f"continuing at step {training.step}"]
@@ -230,6 +236,7 @@ class Run:
             "scaler": self.training.scaler.state_dict(),
             "data_hash": self.data_hash,
             **{key: self.cfg.runtime[key] for key in OTHER_BITS},
+            "dead": self.death_watch.steps if self.death_watch else {},
             "seconds": self.seconds,
         }
 

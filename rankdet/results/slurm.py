@@ -21,7 +21,8 @@ from rankdet.config import config_loader, one_line
 from rankdet.errors import UserError
 from rankdet.results.queue import Failure, Job
 from rankdet.results.runs import Run
-from rankdet.training.codes import BUSY, NOT_FINITE, STOPPED
+from rankdet.training.codes import BUSY, DEAD, NOT_FINITE, STOPPED
+from rankdet.training.dead import DeadRun
 
 TASK = "rankdet.train.run"
 FOLDER = Path("runs", "slurm")  # what the jobs print, a folder each
@@ -71,7 +72,7 @@ def _failure(run: Run, ended: JobReturn) -> Failure | None:
     log = FOLDER / name / f"{name}_0_log.err"
     if ended.status == JobStatus.FAILED:
         error = ended._return_value
-        code = NOT_FINITE if isinstance(error, FloatingPointError) else 1
+        code = {FloatingPointError: NOT_FINITE, DeadRun: DEAD}.get(type(error), 1)
         return Failure(_job(run), code, (f"{type(error).__name__}: {error}",), log)
     return Failure(_job(run), BUSY, ("another process is training it",), log)
 

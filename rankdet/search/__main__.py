@@ -1,0 +1,82 @@
+"""python -m rankdet.search NAME: searches functions of Parameterized AP loss as experiments/pap/searches.yaml says.
+
+The same command continues a search that was broken off, and only prints one that is finished.
+"""
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rankdet.config import compose, config_hash
+from rankdet.results.datasets import choose_data
+from rankdet.results.front import exit_code
+from rankdet.results.launch import Hardware
+from rankdet.results.queue import failure_report
+from rankdet.results.runs import merge_overrides
+from rankdet.search.proxy import Proxy, ProxyFailure, check_splits
+from rankdet.search.report import Report
+from rankdet.search.rounds import begin, load_rounds, run_search
+from rankdet.search.settings import Search, load_search
+from rankdet.training.lock import run_lock
+
+ROOT = Path(__file__).resolve().parents[2]
+SEARCHES = Path("experiments", "pap", "searches.yaml")
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Exit code: 0, 1 if a sample failed, 2 for a mistake in the command, 128 + n when stopped by signal n."""
+    args = parser().parse_intermixed_args(arguments)
+    return exit_code(lambda: act(args, root))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("search", help="one of experiments/pap/searches.yaml, e.g. retinanet-voc")
+    parser.add_argument("--protocol", default="mini", help="mini | paper")
+    parser.add_argument("--data", default="", help="a data set or folder in the place of the search's own")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--jobs", type=int, default=2, help="samples at once, one thread each")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs per sample; 0: one if there is one")
+    parser.add_argument("--output", type=Path, help="folder; runs/search/<protocol>/<data>/<search>-seed<k>")
+    parser.add_argument("overrides", nargs="*", help="key=value settings of every sample on top of the file's")
+    return parser
+
+
+def act(args: argparse.Namespace, root: Path) -> int:
+    """Checks everything, then searches what is missing."""
+    data = choose_data(args.data) if args.data else None
+    search = load_search(root / SEARCHES, args.search, args.protocol, data, args.seed)
+    search = replace(search, proxy=merge_overrides(search.proxy, tuple(args.overrides)))
+    directory = args.output or search_directory(search, root)
+    content = described(search)
+    with run_lock(directory):
+        begin(directory, content)
+        report = Report(search, directory, len(load_rounds(directory)))
+        try:
+            run_search(search, Proxy(search, args.jobs, Hardware(args.gpus), root), directory, report)
+        except ProxyFailure as stop:
+            print(failure_report(stop.failures), file=sys.stderr)
+            return 1
+    print((directory / "report.md").read_text())
+    print(f"saved {directory}; train by what was found: loss={directory / 'best' / 'loss.yaml'} box_loss=none")
+    return 0
+
+
+def search_directory(search: Search, root: Path) -> Path:
+    """Where a search lies unless --output says otherwise."""
+    return root / "runs" / "search" / search.protocol / search.data.name / f"{search.name}-seed{search.seed}"
+
+
+def described(search: Search) -> dict[str, Any]:
+    """All that a search's rewards depend on, for a JSON file. UserError for what cannot be trained."""
+    fields = asdict(search)
+    space, data = fields.pop("space"), fields.pop("data")
+    of_proxy = {"config_hash": config_hash(compose([*search.sample])), "data_hash": check_splits(search)}
+    return fields | space | {"data": data["name"]} | of_proxy
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""A sample's reward: the AP that a short training by its functions reaches on images held out of the training split."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from rankdet.build import open_source
+from rankdet.config import compose
+from rankdet.data.records import DetectionSet, data_hash
+from rankdet.errors import UserError
+from rankdet.results.launch import Hardware, run_all
+from rankdet.results.queue import Failure
+from rankdet.results.records import read_finished
+from rankdet.results.runs import Run, make_runs, merge_overrides
+from rankdet.search.parameters import overrides
+from rankdet.search.settings import Search
+from rankdet.training.codes import DEAD, NOT_FINITE
+
+METRIC = "AP"
+
+
+class ProxyFailure(Exception):
+    """A sample ended otherwise than by a reward: a fault of the machine or the program, so the search stops."""
+
+    def __init__(self, failures: list[Failure]) -> None:
+        super().__init__(f"{len(failures)} samples failed")
+        self.failures = failures
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Trains samples, `jobs` at a time, in run directories that are functions of their functions."""
+
+    search: Search
+    jobs: int
+    hardware: Hardware
+    root: Path
+
+    def __call__(self, index: int | None, theta: Tensor) -> list[float]:
+        """One reward a row of theta; that of a training that died or left the numbers is 0. Raises ProxyFailure."""
+        runs = [self.run(index, place, row) for place, row in enumerate(theta)]
+        failures = run_all(runs, self.jobs, self.hardware, self.root)
+        broken = [failure for failure in failures if failure.code not in (DEAD, NOT_FINITE)]
+        if broken:
+            raise ProxyFailure(broken)
+        rewards = [float(read_finished(run.directory)["metrics"][METRIC] or 0) if run.finished else 0.0 for run in runs]
+        for run in runs:  # a sample is its record: of hundreds of them the weights would fill a disk
+            shutil.rmtree(run.directory / "checkpoints", ignore_errors=True)
+            (run.directory / "weights.pt").unlink(missing_ok=True)
+        return rewards
+
+    def run(self, index: int | None, place: int, theta: Tensor) -> Run:
+        """One sample's training."""
+        label = "the identity line" if index is None else f"round {index + 1} sample {place + 1}"
+        settings = merge_overrides(self.search.sample, overrides(self.search.space.shapes(theta)))
+        (run,) = make_runs(label, settings, (self.search.proxy_seed,), self.root)
+        return run
+
+
+def check_splits(search: Search, report_on: str = "test") -> str:
+    """A hash of what samples learn from and are judged on.
+
+    UserError where these share an image, or one of them with the split that results are reported on, for its AP would
+    then be that of a split the search has seen; and where the data set has no such split.
+    """
+    cfg = compose([*search.sample])
+    source = open_source(cfg)
+    learnt, judged, reported = (source.read(split) for split in (cfg.splits.train, cfg.splits.test, report_on))
+    _require_apart(learnt, judged, "searches are judged on images that their samples have not learnt from")
+    for split in (learnt, judged):
+        _require_apart(split, reported, f"a search must not see {report_on}: see hold_out in the proxy's overrides")
+    return data_hash(learnt, judged)
+
+
+def _require_apart(one: DetectionSet, other: DetectionSet, why: str) -> None:
+    shared = {record.path.resolve() for record in one.records} & {record.path.resolve() for record in other.records}
+    if shared:
+        raise UserError(
+            f"{one.name}: the splits {one.split} and {other.split} share {len(shared)} images, such as "
+            f"{min(shared).name}; {why}"
+        )

@@ -1,0 +1,62 @@
+"""Trains by what finished searches of Parameterized AP loss found, and by the identity line, and compares the tests."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rankdet.files import write_text
+from rankdet.results.datasets import choose_data
+from rankdet.results.front import exit_code
+from rankdet.results.launch import Hardware, run_all
+from rankdet.results.queue import failure_report
+from rankdet.search.__main__ import SEARCHES, described, search_directory
+from rankdet.search.comparison import contestants, csv, markdown, plot
+from rankdet.search.rounds import require_same
+from rankdet.search.settings import load_search
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Exit code: 0, 1 if a run failed, 2 for a mistake in the command, 128 + n when stopped by signal n."""
+    args = parser().parse_args(arguments)
+    return exit_code(lambda: act(args, root))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("searches", nargs="+", help="finished searches, e.g. retinanet-voc retinanet-voc-random")
+    parser.add_argument("--protocol", default="mini", help="mini | paper")
+    parser.add_argument("--data", default="", help="as the searches were made with")
+    parser.add_argument("--seed", type=int, default=0, help="likewise")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs per training; 0: one if there is one")
+    return parser
+
+
+def act(args: argparse.Namespace, root: Path) -> int:
+    """Trains what is missing, prints the table and writes it beside the searches' descriptions."""
+    data = choose_data(args.data) if args.data else None
+    searches = [load_search(root / SEARCHES, name, args.protocol, data, args.seed) for name in args.searches]
+    pairs = [(search, search_directory(search, root)) for search in searches]
+    for search, directory in pairs:
+        require_same(directory, described(search))  # that the test split is unseen is checked there, too
+    found = contestants(pairs, tuple(dict.fromkeys(args.seeds)), root)
+    failures = run_all([run for one in found for run in one.runs], args.jobs, Hardware(args.gpus), root)
+    title = f"Searched Parameterized AP loss: protocol {args.protocol} on {searches[0].data.name}"
+    text = markdown(title, found, searches)
+    path = root / SEARCHES.parent / f"search.{args.protocol}.md"
+    write_text(path, text)
+    write_text(path.with_suffix(".csv"), csv(found))
+    plot(title, found, path.with_suffix(".png"))
+    print(text)
+    print(f"saved {path.relative_to(root)}, and .csv and .png beside it")
+    if failures:
+        print(failure_report(failures), file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
