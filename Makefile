@@ -22,6 +22,8 @@ FIGURE   ?=
 ROW      ?=
 SEED     ?= 0
 PORT     ?= 6006
+SEARCH   ?= retinanet-voc
+SEARCHES ?= retinanet-voc retinanet-voc-random
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -31,7 +33,7 @@ CHOSEN = $(addprefix table-,$(TABLE)) $(addprefix figure-,$(FIGURE)) --paper $(P
 PY     := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-all reproduce-all-losses plan reproduce-theory data-voc data-coco check-data profile-loading benchmark submission enter-result profile-loss sweep tune report publish status tensorboard test test-full test-full-rest stress lint format clean
+.PHONY: help setup reproduce-all reproduce-all-losses plan reproduce-theory data-voc data-coco check-data profile-loading benchmark submission enter-result profile-loss search-pap compare-search-pap search-toy sweep tune report publish status tensorboard test test-full test-full-rest stress lint format clean
 
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -123,6 +125,15 @@ sweep: $(STAMP) ## test the finished run RUN under several settings (ARGS="evalu
 
 tune: $(STAMP) ## search lr and box weight per loss of DETECTOR on the validation split, by the recorded grid
 	@$(PY) scripts/tune.py --detector $(DETECTOR) --protocol $(PROTOCOL) --data "$(or $(DATA),shapes)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
+search-pap: $(STAMP) ## search Parameterized AP loss's functions as SEARCH of experiments/pap/searches.yaml says
+	@$(PY) -m rankdet.search $(SEARCH) --protocol $(PROTOCOL) --data "$(DATA)" --seed $(SEED) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
+compare-search-pap: $(STAMP) ## train by what SEARCHES found and by the identity line, test all on images no search saw
+	@$(PY) scripts/compare_search.py $(SEARCHES) --protocol $(PROTOCOL) --data "$(DATA)" --seed $(SEED) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+
+search-toy: $(STAMP) ## the same search on synthetic anchors: functions fixed, shared and separate; CPU minutes
+	@$(PY) scripts/search_toy.py $(ARGS)
 
 report: $(STAMP) ## one HTML page about the finished run RUN (ARGS="split=val data.root=..."): errors, scores, images
 	@$(PY) scripts/report.py "run=$(RUN)" $(ARGS)

@@ -9,10 +9,10 @@ from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
 from rankdet.results.launch import Hardware, run_all
 from rankdet.results.queue import failure_report
-from rankdet.search.__main__ import SEARCHES, described, search_directory
 from rankdet.search.comparison import contestants, csv, markdown, plot
+from rankdet.search.proxy import described
 from rankdet.search.rounds import require_same
-from rankdet.search.settings import load_search
+from rankdet.search.settings import SEARCHES, load_search, search_directory
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,7 +44,8 @@ def act(args: argparse.Namespace, root: Path) -> int:
     for search, directory in pairs:
         require_same(directory, described(search))  # that the test split is unseen is checked there, too
     found = contestants(pairs, tuple(dict.fromkeys(args.seeds)), root)
-    failures = run_all([run for one in found for run in one.runs], args.jobs, Hardware(args.gpus), root)
+    runs = [*found[0].runs[0].before(), *(run for one in found for run in one.runs)]
+    failures = run_all(runs, args.jobs, Hardware(args.gpus), root)
     title = f"Searched Parameterized AP loss: protocol {args.protocol} on {searches[0].data.name}"
     text = markdown(title, found, searches)
     path = root / SEARCHES.parent / f"search.{args.protocol}.md"

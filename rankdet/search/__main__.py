@@ -5,24 +5,21 @@ The same command continues a search that was broken off, and only prints one tha
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from rankdet.config import compose, config_hash
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
 from rankdet.results.launch import Hardware
 from rankdet.results.queue import failure_report
 from rankdet.results.runs import merge_overrides
-from rankdet.search.proxy import Proxy, ProxyFailure, check_splits
+from rankdet.search.proxy import Proxy, ProxyFailure, described
 from rankdet.search.report import Report
 from rankdet.search.rounds import begin, load_rounds, run_search
-from rankdet.search.settings import Search, load_search
+from rankdet.search.settings import SEARCHES, load_search, search_directory
 from rankdet.training.lock import run_lock
 
 ROOT = Path(__file__).resolve().parents[2]
-SEARCHES = Path("experiments", "pap", "searches.yaml")
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
@@ -63,19 +60,6 @@ def act(args: argparse.Namespace, root: Path) -> int:
     print((directory / "report.md").read_text())
     print(f"saved {directory}; train by what was found: loss={directory / 'best' / 'loss.yaml'} box_loss=none")
     return 0
-
-
-def search_directory(search: Search, root: Path) -> Path:
-    """Where a search lies unless --output says otherwise."""
-    return root / "runs" / "search" / search.protocol / search.data.name / f"{search.name}-seed{search.seed}"
-
-
-def described(search: Search) -> dict[str, Any]:
-    """All that a search's rewards depend on, for a JSON file. UserError for what cannot be trained."""
-    fields = asdict(search)
-    space, data = fields.pop("space"), fields.pop("data")
-    of_proxy = {"config_hash": config_hash(compose([*search.sample])), "data_hash": check_splits(search)}
-    return fields | space | {"data": data["name"]} | of_proxy
 
 
 if __name__ == "__main__":

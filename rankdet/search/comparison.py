@@ -22,11 +22,12 @@ from rankdet.results.records import Record, run_records
 from rankdet.results.runs import Run, make_runs, merge_overrides
 from rankdet.search.found import findings
 from rankdet.search.parameters import overrides
+from rankdet.search.proxy import from_opening
 from rankdet.search.rounds import load_rounds, load_start
 from rankdet.search.settings import Search
 
 METRICS = ("AP", "AP50", "AP75")
-ALIKE = ("protocol", "data", "detector", "proxy", "rounds", "samples")  # of searches that are compared
+ALIKE = ("protocol", "data", "detector", "proxy", "first", "rounds", "samples")  # of searches that are compared
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ def contestants(searches: Sequence[tuple[Search, Path]], seeds: tuple[int, ...],
         for one in findings(search, load_start(folder), rounds):
             label = f"{search.name}, {'best sample' if one.name == 'best' else 'last mean'}"
             found.append((label, best if one.name == "best" else None, search, one.theta))
-    return [
-        Contestant(label, reward, make_runs(label, final(search, overrides(search.space.shapes(theta))), seeds, root))
-        for label, reward, search, theta in found
-    ]
+    made = []
+    for label, reward, search, theta in found:
+        runs = make_runs(label, final(search, overrides(search.space.shapes(theta))), seeds, root)
+        made.append(Contestant(label, reward, tuple(from_opening(search, run, root) for run in runs)))
+    return made
 
 
 def final(search: Search, functions: tuple[str, ...]) -> tuple[str, ...]:
@@ -96,10 +98,21 @@ def markdown(title: str, found: Sequence[Contestant], searches: Sequence[Search]
         "have seen nothing. Reward: AP of the one short training on held-out images that the functions were chosen by.",
         f"Every search had {budget}. random: the same number of samples of the policy as it starts, none the wiser for "
         "any reward.",
+        *opening(found),
         *verdicts(found),
         *run_facts([run.train_split for one in found for run in one.runs], records(found)),
     ]
     return "\n".join([f"# {title}", "", table, "", *(f"- {line}" for line in notes)]) + "\n"
+
+
+def opening(found: Sequence[Contestant]) -> list[str]:
+    """What all trainings start from, where that is a training."""
+    firsts = found[0].runs[0].before()
+    return [
+        f"All trainings, those of the searches, too, start from one network, {first.name}, with a class head that is "
+        "new, as the paper's start from ImageNet's weights. It learnt from the images that the samples learn from."
+        for first in firsts
+    ]
 
 
 def records(found: Sequence[Contestant]) -> list[Record]:

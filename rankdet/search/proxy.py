@@ -1,19 +1,20 @@
 """A sample's reward: the AP that a short training by its functions reaches on images held out of the training split."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from rankdet.build import open_source
-from rankdet.config import compose
+from rankdet.config import compose, config_hash
 from rankdet.data.records import DetectionSet, data_hash
 from rankdet.errors import UserError
 from rankdet.results.launch import Hardware, run_all
 from rankdet.results.queue import Failure
 from rankdet.results.records import read_finished
-from rankdet.results.runs import Run, make_runs, merge_overrides
+from rankdet.results.runs import Run, make_runs, merge_overrides, start_from
 from rankdet.search.parameters import overrides
 from rankdet.search.settings import Search
 from rankdet.training.codes import DEAD, NOT_FINITE
@@ -41,7 +42,7 @@ class Proxy:
     def __call__(self, index: int | None, theta: Tensor) -> list[float]:
         """One reward a row of theta; that of a training that died or left the numbers is 0. Raises ProxyFailure."""
         runs = [self.run(index, place, row) for place, row in enumerate(theta)]
-        failures = run_all(runs, self.jobs, self.hardware, self.root)
+        failures = run_all([*runs[0].before(), *runs], self.jobs, self.hardware, self.root)
         broken = [failure for failure in failures if failure.code not in (DEAD, NOT_FINITE)]
         if broken:
             raise ProxyFailure(broken)
@@ -56,7 +57,25 @@ class Proxy:
         label = "the identity line" if index is None else f"round {index + 1} sample {place + 1}"
         settings = merge_overrides(self.search.sample, overrides(self.search.space.shapes(theta)))
         (run,) = make_runs(label, settings, (self.search.proxy_seed,), self.root)
+        return from_opening(self.search, run, self.root)
+
+
+def from_opening(search: Search, run: Run, root: Path) -> Run:
+    """run, or, where the search has an opening, run from its weights with a class head that starts fresh."""
+    if not search.opening:
         return run
+    (first,) = make_runs("what all samples start from", search.opening, (search.proxy_seed,), root)
+    fresh = merge_overrides(run.overrides, ("fresh_class_head=true",))
+    (again,) = make_runs(run.label, fresh, (run.seed,), root)
+    return start_from(again, first, root)
+
+
+def described(search: Search) -> dict[str, Any]:
+    """All that a search's rewards depend on, for a JSON file. UserError for what cannot be trained."""
+    fields = asdict(search)
+    space, data = fields.pop("space"), fields.pop("data")
+    of_samples = {"config_hash": config_hash(compose([*search.sample])), "data_hash": check_splits(search)}
+    return fields | space | {"data": data["name"]} | of_samples
 
 
 def check_splits(search: Search, report_on: str = "test") -> str:

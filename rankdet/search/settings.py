@@ -11,18 +11,20 @@ from rankdet.results.runs import merge_overrides
 from rankdet.search.parameters import Space
 from rankdet.search.ppo import PPO
 
+SEARCHES = Path("experiments", "pap", "searches.yaml")  # in the checkout
 PROTOCOLS = ("mini", "paper")
 METHODS = ("ppo", "random")
 KEYS = ("searches", "policy", "ppo", "proxy", "protocols")
 SEARCH_KEYS = ("data", "stages", "functions", "scale")
-SEARCH_OPTIONAL = ("method", "overrides", *(f"{name}_overrides" for name in PROTOCOLS))
+SEARCH_OPTIONAL = ("method", "start", "overrides", *(f"{name}_overrides" for name in PROTOCOLS))
 COUNTS = {"rounds": 1, "samples": 2}  # and the least that makes sense: a single sample's reward is its mean
 
 
 @dataclass(frozen=True)
 class Search:
     """One search under one protocol. detector: overrides of every training with its functions, also of the final ones;
-    proxy: of its samples alone. data: what it is searched on. sigma: the policy's spread at the start."""
+    proxy: of its samples alone. first: of the training from whose weights all others start, their class head new; none
+    where they start from the model's own. data: what it is searched on. sigma: the policy's spread at the start."""
 
     name: str
     protocol: str
@@ -31,6 +33,7 @@ class Search:
     data: DataChoice
     detector: tuple[str, ...]
     proxy: tuple[str, ...]
+    first: tuple[str, ...]
     proxy_seed: int
     seed: int
     rounds: int
@@ -44,9 +47,20 @@ class Search:
         return merge_overrides((f"protocol={self.protocol}", *self.data.overrides), self.detector)
 
     @property
+    def opening(self) -> tuple[str, ...]:
+        """The training that all start from: on what samples learn from, by its own loss; empty where there is none."""
+        splits = tuple(item for item in self.proxy if item.startswith(("hold_out", "splits.", "data.", "runtime.runs")))
+        return merge_overrides(self.training, splits, self.first) if self.first else ()
+
+    @property
     def sample(self) -> tuple[str, ...]:
         """What a sample is started with, likewise."""
         return merge_overrides(self.training, self.proxy)
+
+
+def search_directory(search: Search, root: Path) -> Path:
+    """Where a search lies unless its command says otherwise."""
+    return root / "runs" / "search" / search.protocol / search.data.name / f"{search.name}-seed{search.seed}"
 
 
 def load_search(path: Path, name: str, protocol: str, data: DataChoice | None, seed: int) -> Search:
@@ -64,10 +78,11 @@ def load_search(path: Path, name: str, protocol: str, data: DataChoice | None, s
     method = str(entry.get("method", "ppo"))
     if method not in METHODS:
         raise UserError(f"{where}.method: {method!r} is not one of {', '.join(METHODS)}")
-    budget = check_keys(raw["protocols"][protocol], f"{path}: protocols.{protocol}", (*COUNTS, "overrides"))
+    where_budget = f"{path}: protocols.{protocol}"
+    budget = check_keys(raw["protocols"][protocol], where_budget, (*COUNTS, "overrides"), ("start",))
     for key, least in COUNTS.items():
         if type(budget[key]) is not int or budget[key] < least:
-            raise UserError(f"{path}: protocols.{protocol}.{key}: expected a whole number from {least} on")
+            raise UserError(f"{where_budget}.{key}: expected a whole number from {least} on")
     proxy = check_keys(raw["proxy"], f"{path}: proxy", ("seed", "overrides"))
     sigma, update = _policy(raw, path)
     own, settings = sets[entry["data"]].own(protocol), sets[entry["data"]].settings_under(protocol)
@@ -76,9 +91,13 @@ def load_search(path: Path, name: str, protocol: str, data: DataChoice | None, s
         override_list(part["overrides"], f"{path}: {at}.overrides")
         for at, part in (("proxy", proxy), (f"protocols.{protocol}", budget))
     ]
+    first: tuple[str, ...] = ()
+    if "start" in budget:
+        both = ((budget["start"], where_budget), (entry.get("start", []), where))
+        first = merge_overrides(*(override_list(items, f"{at}.start") for items, at in both))
     return Search(
         name, protocol, _space(entry, where), method, data or own, merge_overrides(settings, *detector),
-        merge_overrides(*samples), int(proxy["seed"]), seed, budget["rounds"], budget["samples"], sigma, update,
+        merge_overrides(*samples), first, int(proxy["seed"]), seed, budget["rounds"], budget["samples"], sigma, update,
     )  # fmt: skip
 
 

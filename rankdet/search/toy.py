@@ -14,7 +14,7 @@ from rankdet.search.parameters import Shape, Space
 FEATURES = 8
 POSITIVES, NEGATIVES = 12, 240  # anchors of a set
 SIDE = 10.0  # of an object, pixels
-STEPS, LR, MOMENTUM = 40, 0.3, 0.9  # of a training: few enough that the loss's functions count
+STEPS, LR, MOMENTUM = 30, 0.01, 0.9  # of a training: few enough that the loss's functions count
 THRESHOLDS = torch.arange(0.5, 0.96, 0.05, dtype=torch.float64)  # COCO's
 
 
@@ -42,9 +42,9 @@ def draw(seed: int) -> Anchors:
     return Anchors(features, offsets)
 
 
-def trained_ap(shapes: Shape, learnt: Anchors, judged: Anchors) -> float:
+def trained_ap(shape: Shape, learnt: Anchors, judged: Anchors) -> float:
     """AP on one set of a linear detector that learnt another by Parameterized AP loss with these functions."""
-    loss = ParameterizedAPLoss(shapes.control_points, gradient_scale=shapes.gradient_scale).double()
+    loss = ParameterizedAPLoss(shape.control_points, gradient_scale=shape.gradient_scale).double()
     scorer = torch.zeros(FEATURES, dtype=torch.float64, requires_grad=True)
     placer = torch.zeros(FEATURES, 2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([scorer, placer], lr=LR, momentum=MOMENTUM)

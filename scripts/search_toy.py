@@ -1,0 +1,42 @@
+"""The toy search of Parameterized AP loss: fixed, shared and separate functions on synthetic anchors, CPU minutes."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from rankdet.files import write_text
+from rankdet.results.front import exit_code
+from rankdet.search.rounds import load_start
+from rankdet.search.toy_report import FAMILIES, csv, markdown, outcome, plot, toy_search, unseen
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Exit code: 0, or 2 for a mistake in the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=root / "experiments" / "pap", help="folder for table and plot")
+    args = parser.parse_args(arguments)
+    return exit_code(lambda: act(args.output, root))
+
+
+def act(output: Path, root: Path) -> int:
+    """Searches, prints the table and writes it, the rewards and the plot."""
+    folder = root / "runs" / "search" / "toy"
+    searches = [toy_search(family) for family in FAMILIES]
+    outcomes = [outcome(search, folder / search.name) for search in tqdm(searches, unit="search", disable=None)]
+    space = searches[-1].space
+    line = load_start(folder / searches[-1].name), unseen(space, space.start())
+    text = markdown(line, outcomes)
+    write_text(output / "toy-search.md", text)
+    write_text(output / "toy-search.csv", csv(outcomes))
+    plot(line[0], outcomes, output / "toy-search.png")
+    print(text)
+    print(f"saved {output / 'toy-search.md'}, and .csv and .png beside it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""The search as its command runs it: what it refuses, what it writes, and one real search of seconds, killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+from results_made_up import write_record
+
+from rankdet.config import compose
+from rankdet.errors import UserError
+from rankdet.results.launch import ANY
+from rankdet.results.queue import Failure, Job
+from rankdet.results.reading import read_yaml
+from rankdet.search import __main__ as command
+from rankdet.search import comparison, proxy
+from rankdet.search.parameters import as_list
+from rankdet.search.proxy import Proxy, ProxyFailure, check_splits
+from rankdet.search.report import Report
+from rankdet.search.rounds import load_rounds, load_start, run_search
+from rankdet.search.settings import SEARCHES, load_search, search_directory
+from rankdet.training.codes import DEAD, NOT_FINITE
+
+FEW = ("rounds: 8", "rounds: 2"), ("samples: 8", "samples: 2")
+SHORT = ("start: [loss=ap", "start: [schedule.length=32, 'schedule.milestones=[]', batch_size=4, loss=ap")
+
+
+def root_of(repo, folder, *changes):
+    """A checkout's root with the searches' description, changed."""
+    (folder / SEARCHES.parent).mkdir(parents=True)
+    shutil.copy(repo / "experiments" / "datasets.yaml", folder / "experiments")
+    text = (repo / SEARCHES).read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    (folder / SEARCHES).write_text(text)
+    return folder
+
+
+def shapes(folder):
+    """A drawn set of a few images."""
+    few = (f"data.root={folder}/shapes", "data.source.num_train=10", "data.source.num_val=4", "data.source.num_test=9")
+    return (*few, "hold_out.num=4", f"runtime.runs={folder}/runs")
+
+
+def quick(root, name="retinanet-voc"):
+    """A search of a few images."""
+    search = load_search(root / SEARCHES, name, "mini", None, 0)
+    return replace(search, proxy=(*search.proxy, *shapes(root)))
+
+
+def nearness(_, theta):
+    return [0.5 - (row - 0.6).abs().mean().item() for row in theta]
+
+
+def test_every_search_of_the_checkout_can_be_trained(repo):
+    """Under both protocols the settings compose; the samples' splits are parts of the final training's."""
+    sizes = {}
+    for name in read_yaml(repo / SEARCHES)["searches"]:
+        for protocol in ("mini", "paper"):
+            search = load_search(repo / SEARCHES, name, protocol, None, 0)
+            cfg = compose([*search.sample])
+            assert (cfg.splits.train, cfg.splits.test, cfg.hold_out.of) == ("kept", "held_out", "trainval")
+            assert cfg.loss._target_.endswith("ParameterizedAPLoss") and not cfg.box_loss
+            assert cfg.runtime.dead_after == 50
+            assert compose([*comparison.final(search, ())]).splits == {
+                "train": "trainval",
+                "monitor": None,
+                "test": "test",
+            }
+        sizes[name] = search.space.size
+        assert (search.rounds, search.samples) == (40, 8)
+    assert sizes["retinanet-voc"] == 41
+    assert sizes["retinanet-coco-shared-unscaled"] == 8
+    assert sizes["faster-rcnn-coco"] == 82
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rounds: 8", "rounds: 0", r"protocols\.mini\.rounds: expected a whole number from 1 on"),
+        ("samples: 8", "samples: 1", r"protocols\.mini\.samples: expected a whole number from 2 on"),
+        ("functions: separate, scale: true}", "functions: fixed, scale: false}", "retinanet-coco: .*nothing to search"),
+        ("functions: separate, scale: true}", "functions: separate, scale: 1}", "scale: expected true or false"),
+        ("data: coco-unstated", "data: coco-unknown", r"retinanet-coco\.data: 'coco-unknown' is not one of voc07-test"),
+        ("method: random", "method: chance", r"method: 'chance' is not one of ppo, random"),
+        ("sigma: 0.2", "sigma: 0", r"policy\.sigma: 0 makes no sense"),
+        ("clip: 0.1", "clap: 0.1", "unknown key 'clap'"),
+        ("seed: 1000", "sead: 1000", "unknown key 'sead'"),
+    ],
+)
+def test_mistakes_in_the_description(repo, tmp_path, old, new, message):
+    root = root_of(repo, tmp_path, (old, new))
+    with pytest.raises(UserError, match=message):
+        for name in ("retinanet-coco", "retinanet-voc-random"):
+            load_search(root / SEARCHES, name, "mini", None, 0)
+
+
+def test_unknown_names(repo):
+    with pytest.raises(UserError, match=r"SEARCH=retina: .*searches\.yaml has retinanet-coco, "):
+        load_search(repo / SEARCHES, "retina", "mini", None, 0)
+    with pytest.raises(UserError, match="PROTOCOL=mini_long: searches are described for mini and paper"):
+        load_search(repo / SEARCHES, "retinanet-voc", "mini_long", None, 0)
+
+
+def test_splits_that_overlap(repo, tmp_path):
+    """Judged on the test split, on the images learnt from, or on a part of the test split."""
+    search = quick(root_of(repo, tmp_path))
+    assert len(check_splits(search)) == 33
+    for changed, message in (
+        (
+            ("splits.test=test",),
+            r"shapes: the splits test and test share 9 images, such as test_00000\.png; a search must",
+        ),
+        (("splits.test=kept",), "the splits kept and kept share 10 images, .*have not learnt from"),
+        (("hold_out.of=test",), "the splits kept and test share 5 images, .*a search must not see test"),
+    ):
+        proxy_settings = tuple(item for item in search.proxy if item.partition("=")[0] != changed[0].partition("=")[0])
+        with pytest.raises(UserError, match=message):
+            check_splits(replace(search, proxy=(*proxy_settings, *changed)))
+
+
+def test_rewards(repo, tmp_path, monkeypatch):
+    """AP of what finished, 0 of what died or left the numbers; any other end stops the search. Weights do not stay."""
+    search = replace(quick(root_of(repo, tmp_path)), samples=3)
+    measure = Proxy(search, 2, ANY, tmp_path)
+    theta = search.space.start().repeat(3, 1) + search.space.start().new_tensor([[0.0], [0.01], [0.02]])
+    codes = {1: DEAD, 2: NOT_FINITE}
+
+    def trained(runs, *_):
+        write_record(runs[0], 0.25, split="held_out")
+        (runs[0].directory / "checkpoints").mkdir()
+        (runs[0].directory / "weights.pt").touch()
+        jobs = {place: Job(run.label, (), run.directory) for place, run in enumerate(runs)}
+        return [Failure(jobs[place], code, ("...",)) for place, code in codes.items()]
+
+    monkeypatch.setattr(proxy, "run_all", trained)
+    assert measure(4, theta) == [0.25, 0.0, 0.0]
+    run = measure.run(4, 0, theta[0])
+    assert (run.label, run.seed) == ("round 5 sample 1", 1000)
+    assert [path.name for path in run.directory.iterdir()] == ["record.json"]
+    codes[1] = 1
+    with pytest.raises(ProxyFailure) as stop:
+        measure(4, theta)
+    assert [failure.job.name for failure in stop.value.failures] == ["round 5 sample 2"]
+
+
+def test_what_is_written_round_by_round(repo, tmp_path, capsys):
+    """Pictures, curves, a table, and files that a training takes as they are."""
+    search = replace(quick(root_of(repo, tmp_path, *FEW), "faster-rcnn-coco"), name="two-stages")
+    folder = tmp_path / "search"
+    rounds = run_search(search, nearness, folder, Report(search, folder, 0))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["the identity line", "round 1/2", "round 2/2"]
+    assert "left" in lines[1] and "left" not in lines[2]
+    for name in ("best", "mean"):
+        found = {path.name for path in (folder / name).iterdir()}
+        assert found == {"loss.yaml", "rpn.yaml", "functions.png"}
+    assert {path.name for path in folder.iterdir()} > {
+        "progress.png",
+        "report.md",
+        "rewards.csv",
+        "start.json",
+        "rounds",
+    }
+    assert len((folder / "rewards.csv").read_text().splitlines()) == 5
+    assert list(folder.glob("events.*"))
+    index, place = max(((i, k) for i in (0, 1) for k in (0, 1)), key=lambda at: rounds[at[0]].rewards[at[1]])
+    theta = rounds[index].theta[place]
+    files = [f"loss={folder}/best/loss.yaml", f"rpn={folder}/best/rpn.yaml", "box_loss=none"]
+    cfg = compose([*(item for item in search.training if not item.startswith("rpn=")), *files])
+    shapes_found = search.space.shapes(search.space.start().new_tensor(theta))
+    for stage, node, scale in (("loss", cfg.loss, theta[81]), ("rpn.loss", cfg.rpn.loss, theta[40])):
+        assert node.gradient_scale == pytest.approx(10 ** (2 * scale - 1), abs=1e-8)
+        assert as_list(node.control_points) == as_list(shapes_found[stage].control_points)
+
+
+class TestComparison:
+    """What the searches found beside the identity line, from made-up records."""
+
+    @pytest.fixture
+    def found(self, repo, tmp_path):
+        root = root_of(repo, tmp_path, *FEW)
+        pairs = []
+        for name in ("retinanet-voc", "retinanet-voc-random"):
+            search = quick(root, name)
+            run_search(search, nearness, search_directory(search, root), lambda start, rounds: None)
+            pairs.append((search, search_directory(search, root)))
+        return pairs, comparison.contestants(pairs, (0, 1, 2), root)
+
+    def test_the_table_says_what_beats_the_line(self, found, tmp_path):
+        """AP of the line .20 .30 .40; ahead with all seeds; with two of three, though in the mean; unfinished."""
+        pairs, contestants = found
+        assert [one.label for one in contestants] == [
+            "the identity line", "retinanet-voc, best sample", "retinanet-voc, last mean",
+            "retinanet-voc-random, best sample",
+        ]  # fmt: skip
+        aps = ((0.2, 0.3, 0.4), (0.21, 0.31, 0.41), (0.3, 0.4, 0.39), (0.2, 0.2))
+        for one, values in zip(contestants, aps, strict=True):
+            for run, ap in zip(one.runs, values, strict=False):
+                write_record(run, ap, metrics={"AP": ap, "AP50": ap * 2, "AP75": ap / 2})
+        assert comparison.verdicts(contestants) == [
+            "retinanet-voc, best sample: beats the identity line it starts from: +1.00 AP in the mean, ahead with 3 of "
+            "3 seeds.",
+            "retinanet-voc, last mean: does not beat the identity line it starts from: +6.33 AP in the mean, ahead with "
+            "2 of 3 seeds.",
+            "retinanet-voc-random, best sample: not all seeds are finished, so nothing is said.",
+        ]
+        text = comparison.markdown("Title", contestants, [search for search, _ in pairs])
+        assert "| 30.00 ± 10.00 | 60.00 ± 20.00 |" in text
+        assert "2 rounds of 2 samples" in text
+        assert len(comparison.csv(contestants).splitlines()) == 12
+        comparison.plot("Title", contestants, tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").stat().st_size > 5000
+
+    def test_trainings_differ_in_the_functions_alone(self, found):
+        _, contestants = found
+        keys = {item.partition("=")[0] for one in contestants for item in one.runs[0].overrides}
+        fixed = [{item for item in one.runs[0].overrides if not item.startswith("loss.")} for one in contestants]
+        assert all(each == fixed[0] for each in fixed)
+        assert {"loss.control_points", "loss.gradient_scale", "splits.test"} <= keys
+        assert len({one.runs[0].directory for one in contestants}) == 4
+
+    def test_unfinished_or_unlike(self, found, tmp_path):
+        (pair, other), _ = found
+        (pair[1] / "rounds" / "001.json").unlink()
+        with pytest.raises(UserError, match=r"1 of 2 rounds are done; make search-pap SEARCH=retinanet-voc goes on"):
+            comparison.contestants([pair], (0,), tmp_path)
+        with pytest.raises(UserError, match="differ in rounds, so their budgets do not compare"):
+            comparison.contestants([other, (replace(other[0], rounds=3), other[1])], (0,), tmp_path)
+        with pytest.raises(UserError, match=r"start\.json: no such file; make search-pap makes"):
+            comparison.contestants([(other[0], tmp_path / "nowhere")], (0,), tmp_path)
+
+
+@pytest.mark.full
+def test_a_real_search(repo, tmp_path, capsys):
+    """2 rounds of 2 samples, killed within the first round and continued; what it wrote down is what its rewards give.
+
+    Another setting is then refused, and the finished search is only printed."""
+    root = root_of(repo, tmp_path, *FEW, SHORT)
+    settings = [
+        *shapes(root),
+        "data.image_size=[96,128]",
+        "batch_size=4",
+        "schedule.length=32",
+        "schedule.milestones=[]",
+    ]
+    arguments = ["retinanet-voc", *settings, "runtime.device=cpu"]
+    search = load_search(root / SEARCHES, "retinanet-voc", "mini", None, 0)
+    folder = search_directory(search, root)
+    line = "import sys; from pathlib import Path; from rankdet.search.__main__ import main; "
+    line += f"sys.exit(main({arguments!r}, Path({str(root)!r})))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", line], env=os.environ | tiny.ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
+    try:
+        while process.poll() is None and not (folder / "start.json").is_file():
+            time.sleep(0.05)
+        time.sleep(1)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert len(load_rounds(folder)) < 2
+    assert command.main(arguments, root) == 0
+    rounds = load_rounds(folder)
+    assert [len(one.rewards) for one in rounds] == [2, 2]
+    rewards = iter([[load_start(folder)], *(one.rewards for one in rounds)])
+    run_search(search, lambda index, theta: next(rewards), tmp_path / "again", lambda start, rounds: None)
+    for path in sorted((tmp_path / "again" / "rounds").iterdir()):
+        assert path.read_bytes() == (folder / "rounds" / path.name).read_bytes()
+    records = {path: path.stat().st_mtime_ns for path in root.rglob("record.json")}
+    assert len(records) == 6  # with that of the network that all start from
+    assert all(json.loads(path.read_text())["split"] == "held_out" for path in records)
+    assert command.main(arguments, root) == 0
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("record.json")} == records
+    capsys.readouterr()
+    assert command.main([*arguments, "schedule.warmup_steps=2"], root) == 2
+    assert "was begun with" in capsys.readouterr().err
+    assert Path(folder / "best" / "loss.yaml").is_file()
