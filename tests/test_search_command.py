@@ -209,8 +209,8 @@ class TestComparison:
         assert comparison.verdicts(contestants) == [
             "retinanet-voc, best sample: beats the identity line it starts from: +1.00 AP in the mean, ahead with 3 of "
             "3 seeds.",
-            "retinanet-voc, last mean: does not beat the identity line it starts from: +6.33 AP in the mean, ahead with "
-            "2 of 3 seeds.",
+            "retinanet-voc, last mean: does not beat the identity line it starts from: +6.33 AP in the mean, ahead "
+            "with 2 of 3 seeds.",
             "retinanet-voc-random, best sample: not all seeds are finished, so nothing is said.",
         ]
         text = comparison.markdown("Title", contestants, [search for search, _ in pairs])
