@@ -11,6 +11,7 @@ from rankdet.figures import (
     hyperparameters,
     label_replication,
     scores_and_boxes,
+    searched_functions,
     step_functions,
 )
 from rankdet.figures.content import Content, Edition
@@ -28,6 +29,7 @@ PICTURES = {  # each is given the printed tables that its manifest names
     "harmonic-offsets": harmonic_gradients.of_offsets,
     "harmonic-scores": harmonic_gradients.of_scores,
     "harmonic-iou-family": harmonic_iou_family.content,
+    "searched-functions": searched_functions.content,
 }
 
 
