@@ -126,7 +126,7 @@ sweep: $(STAMP) ## test the finished run RUN under several settings (ARGS="evalu
 tune: $(STAMP) ## search lr and box weight per loss of DETECTOR on the validation split, by the recorded grid
 	@$(PY) scripts/tune.py --detector $(DETECTOR) --protocol $(PROTOCOL) --data "$(or $(DATA),shapes)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
 
-search-pap: $(STAMP) ## search Parameterized AP loss's functions as SEARCH of experiments/pap/searches.yaml says
+search-pap: $(STAMP) ## search Parameterized AP loss's functions as SEARCH of experiments/searches.yaml says
 	@$(PY) -m rankdet.search $(SEARCH) --protocol $(PROTOCOL) --data "$(DATA)" --seed $(SEED) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
 
 compare-search-pap: $(STAMP) ## train by what SEARCHES found and by the identity line, test all on images no search saw

@@ -48,7 +48,7 @@ def act(args: argparse.Namespace, root: Path) -> int:
     failures = run_all(runs, args.jobs, Hardware(args.gpus), root)
     title = f"Searched Parameterized AP loss: protocol {args.protocol} on {searches[0].data.name}"
     text = markdown(title, found, searches)
-    path = root / SEARCHES.parent / f"search.{args.protocol}.md"
+    path = root / "experiments" / "pap" / f"search.{args.protocol}.md"
     write_text(path, text)
     write_text(path.with_suffix(".csv"), csv(found))
     plot(title, found, path.with_suffix(".png"))

@@ -34,9 +34,7 @@ def content() -> Content:
             "faster-rcnn": "not known: the program has RetinaNet's alone",
             "deformable-detr": "not known: the program has RetinaNet's alone",
         },
-        [
-            f"From configs/loss/{RELEASED}.yaml; files pap_*.yaml beside it, as make search-pap writes them, are drawn, too."
-        ],
+        [f"From configs/loss/{RELEASED}.yaml; files pap_*.yaml beside it, such as make search-pap's, are drawn, too."],
         lambda figure: draw(figure, shapes),
         (4.6 * len(shapes), 5.0),
         "the searched functions with their control points",

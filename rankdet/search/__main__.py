@@ -1,4 +1,4 @@
-"""python -m rankdet.search NAME: searches functions of Parameterized AP loss as experiments/pap/searches.yaml says.
+"""python -m rankdet.search NAME: searches functions of Parameterized AP loss as experiments/searches.yaml says.
 
 The same command continues a search that was broken off, and only prints one that is finished.
 """
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("search", help="one of experiments/pap/searches.yaml, e.g. retinanet-voc")
+    parser.add_argument("search", help="one of experiments/searches.yaml, e.g. retinanet-voc")
     parser.add_argument("--protocol", default="mini", help="mini | paper")
     parser.add_argument("--data", default="", help="a data set or folder in the place of the search's own")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")

@@ -1,4 +1,4 @@
-"""The searches that experiments/pap/searches.yaml describes, read and checked."""
+"""The searches that experiments/searches.yaml describes, read and checked."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from rankdet.results.runs import merge_overrides
 from rankdet.search.parameters import Space
 from rankdet.search.ppo import PPO
 
-SEARCHES = Path("experiments", "pap", "searches.yaml")  # in the checkout
+SEARCHES = Path("experiments", "searches.yaml")  # in the checkout
 PROTOCOLS = ("mini", "paper")
 METHODS = ("ppo", "random")
 KEYS = ("searches", "policy", "ppo", "proxy", "protocols")
@@ -72,7 +72,7 @@ def load_search(path: Path, name: str, protocol: str, data: DataChoice | None, s
         raise UserError(f"SEARCH={name}: {path} has {', '.join(raw['searches'])}")
     where = f"{path}: searches.{name}"
     entry = check_keys(raw["searches"][name], where, SEARCH_KEYS, SEARCH_OPTIONAL)
-    sets = load_datasets(path.parents[1] / "datasets.yaml")
+    sets = load_datasets(path.with_name("datasets.yaml"))
     if entry["data"] not in sets:
         raise UserError(f"{where}.data: {entry['data']!r} is not one of {', '.join(sets)}")
     method = str(entry.get("method", "ppo"))
