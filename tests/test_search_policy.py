@@ -70,8 +70,8 @@ def test_moves_towards_what_was_rewarded():
 
 
 def test_the_ratio_is_clipped():
-    """Once the better sample's ratio is beyond 1 + clip and the worse one's below 1 - clip no gradient is left: the update
-    ends there, give or take Adam's momentum."""
+    """Once the better sample's ratio is beyond 1 + clip and the worse one's below 1 - clip, no gradient is left: the
+    update ends there, give or take Adam's momentum."""
     policy, theta = Policy(torch.zeros(1, dtype=torch.float64), 0.2), torch.tensor([[0.4], [0.6]], dtype=torch.float64)
     found = {}
     for clip in (0.1, 0.3):

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rankdet.search.parameters import FUNCTIONS, Shape
 from rankdet.search.rounds import Round
@@ -41,7 +42,8 @@ def progress(search: Search, start: float, rounds: Sequence[Round]) -> Figure:
     _rewards(figure.add_subplot(grid[0, :]), start, rounds, search.rounds)
     for number, (name, places) in enumerate(groups.items()):
         axes = figure.add_subplot(grid[1 + number // columns, number % columns])
-        _coordinates(axes, rounds, places, [search.space.names()[place].rpartition(" ")[2] for place in places])
+        names = [search.space.names()[place].rpartition(" ")[2] for place in places]
+        _coordinates(axes, rounds, places, names, search.rounds, legend=number == 0)
         axes.set_title(f"theta of {name}", fontsize=9)
     figure.suptitle(
         f"{search.name} ({search.protocol}, {search.data.name}, seed {search.seed}): rewards, and the policy"
@@ -51,32 +53,45 @@ def progress(search: Search, start: float, rounds: Sequence[Round]) -> Figure:
 
 def _rewards(axes: Axes, start: float, rounds: Sequence[Round], total: int) -> None:
     axes.axhline(100 * start, color=EDGE, ls="--", lw=1, label="the identity line")
+    most = 100 * start
     if rounds:
         rewards = 100 * np.array([one.rewards for one in rounds])
+        most = max(most, rewards.max())
         x = np.arange(1, len(rounds) + 1)
         each = np.repeat(x, rewards.shape[1])
         axes.scatter(each, rewards, s=16, facecolor="none", edgecolor=COLORS[0], label="a sample")
-        axes.plot(x, rewards.mean(1), color=COLORS[1], lw=1.5, label="mean of the round")
-        axes.step(x, np.maximum.accumulate(rewards.max(1)), where="mid", color=COLORS[2], lw=1.2, label="best so far")
-    axes.set_xlim(0.5, total + 0.5)
-    axes.set_ylim(bottom=0)
+        axes.plot(x, rewards.mean(1), color=COLORS[1], lw=1.5, marker=".", label="mean of the round")
+        best = np.maximum.accumulate(rewards.max(1))
+        axes.step(x, best, where="mid", color=COLORS[2], lw=1.2, label="best so far")
+    _over_rounds(axes, total)
+    axes.set_ylim(0, 1.08 * most or 1.0)
     axes.set_xlabel("round")
-    axes.set_ylabel("reward: AP, held-out (%)")
-    axes.legend(frameon=False, fontsize=8, ncols=4, loc="upper left", bbox_to_anchor=(0, 1.14))
+    axes.set_ylabel("reward: held-out AP (%)")
+    axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
 
 
-def _coordinates(axes: Axes, rounds: Sequence[Round], places: Sequence[int], names: Sequence[str]) -> None:
-    if rounds:
-        mean = np.array([one.policy.mean.numpy() for one in rounds])
-        sigma = np.array([one.sigma for one in rounds])
-        x = np.arange(1, len(rounds) + 1)
-        for number, (place, name) in enumerate(zip(places, names, strict=True)):
-            color, style = COLORS[number // 2 % len(COLORS)], "--" if name.startswith("y") else "-"
-            axes.plot(x, mean[:, place], color=color, ls=style, lw=1.2, label=name)
+def _coordinates(
+    axes: Axes, rounds: Sequence[Round], places: Sequence[int], names: Sequence[str], total: int, legend: bool
+) -> None:
+    mean = np.array([one.policy.mean.numpy() for one in rounds])
+    sigma = np.array([one.sigma for one in rounds])
+    x = np.arange(1, len(rounds) + 1)
+    for number, (place, name) in enumerate(zip(places, names, strict=True)):
+        color, style = COLORS[number // 2 % len(COLORS)], "--" if name.startswith("y") else "-"
+        if rounds:
+            axes.plot(x, mean[:, place], color=color, ls=style, lw=1.2, marker=".", ms=4, label=name)
             axes.fill_between(x, mean[:, place] - sigma, mean[:, place] + sigma, color=color, alpha=0.07, lw=0)
-        axes.legend(frameon=False, fontsize=6, ncols=2, handlelength=1.4)
+    if rounds and legend:
+        axes.legend(frameon=False, fontsize=7, ncols=2, handlelength=1.6, loc="upper left")
+    _over_rounds(axes, total)
     axes.set_ylim(0, 1)
     axes.tick_params(labelsize=7)
+
+
+def _over_rounds(axes: Axes, total: int) -> None:
+    """All rounds, also those to come, by whole numbers."""
+    axes.set_xlim(0.5, total + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
 
 
 def functions(shapes: dict[str, Shape], title: str) -> Figure:
