@@ -60,6 +60,7 @@ def nearness(_, theta):
     return [0.5 - (row - 0.6).abs().mean().item() for row in theta]
 
 
+@pytest.mark.full
 def test_every_search_of_the_checkout_can_be_trained(repo):
     """Under both protocols the settings compose; the samples' splits are parts of the final training's."""
     sizes = {}
@@ -70,11 +71,8 @@ def test_every_search_of_the_checkout_can_be_trained(repo):
             assert (cfg.splits.train, cfg.splits.test, cfg.hold_out.of) == ("kept", "held_out", "trainval")
             assert cfg.loss._target_.endswith("ParameterizedAPLoss") and not cfg.box_loss
             assert cfg.runtime.dead_after == 50
-            assert compose([*comparison.final(search, ())]).splits == {
-                "train": "trainval",
-                "monitor": None,
-                "test": "test",
-            }
+            whole = compose([*comparison.final(search, ())])
+            assert whole.splits == {"train": "trainval", "monitor": None, "test": "test"}
         sizes[name] = search.space.size
         assert (search.rounds, search.samples) == (40, 8)
     assert sizes["retinanet-voc"] == 41
@@ -154,7 +152,7 @@ def test_rewards(repo, tmp_path, monkeypatch):
 
 def test_what_is_written_round_by_round(repo, tmp_path, capsys):
     """Pictures, curves, a table, and files that a training takes as they are."""
-    search = replace(quick(root_of(repo, tmp_path, *FEW), "faster-rcnn-coco"), name="two-stages")
+    search = load_search(root_of(repo, tmp_path, *FEW) / SEARCHES, "faster-rcnn-coco", "mini", None, 0)
     folder = tmp_path / "search"
     rounds = run_search(search, nearness, folder, Report(search, folder, 0))
     lines = capsys.readouterr().err.splitlines()
@@ -185,9 +183,9 @@ def test_what_is_written_round_by_round(repo, tmp_path, capsys):
 class TestComparison:
     """What the searches found beside the identity line, from made-up records."""
 
-    @pytest.fixture
-    def found(self, repo, tmp_path):
-        root = root_of(repo, tmp_path, *FEW)
+    @pytest.fixture(scope="class")
+    def found(self, repo, tmp_path_factory):
+        root = root_of(repo, tmp_path_factory.mktemp("root"), *FEW)
         pairs = []
         for name in ("retinanet-voc", "retinanet-voc-random"):
             search = quick(root, name)
@@ -230,9 +228,10 @@ class TestComparison:
 
     def test_unfinished_or_unlike(self, found, tmp_path):
         (pair, other), _ = found
-        (pair[1] / "rounds" / "001.json").unlink()
+        broken = shutil.copytree(pair[1], tmp_path / "broken")
+        (broken / "rounds" / "001.json").unlink()
         with pytest.raises(UserError, match=r"1 of 2 rounds are done; make search-pap SEARCH=retinanet-voc goes on"):
-            comparison.contestants([pair], (0,), tmp_path)
+            comparison.contestants([(pair[0], broken)], (0,), tmp_path)
         with pytest.raises(UserError, match="differ in rounds, so their budgets do not compare"):
             comparison.contestants([other, (replace(other[0], rounds=3), other[1])], (0,), tmp_path)
         with pytest.raises(UserError, match=r"start\.json: no such file; make search-pap makes"):

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 from tabulate import tabulate
+from torch import Tensor
 
 from rankdet.config import compose
 from rankdet.errors import UserError
@@ -19,10 +20,10 @@ from rankdet.figures.content import COLORS, mean_sd, spread
 from rankdet.files import as_csv, replacing
 from rankdet.results.describe import run_facts
 from rankdet.results.records import Record, run_records
-from rankdet.results.runs import Run, make_runs, merge_overrides
+from rankdet.results.runs import Run, merge_overrides
 from rankdet.search.found import findings
 from rankdet.search.parameters import overrides
-from rankdet.search.proxy import from_opening
+from rankdet.search.proxy import runs_of
 from rankdet.search.rounds import load_rounds, load_start
 from rankdet.search.settings import Search
 
@@ -60,11 +61,15 @@ def contestants(searches: Sequence[tuple[Search, Path]], seeds: tuple[int, ...],
         for one in findings(search, load_start(folder), rounds):
             label = f"{search.name}, {'best sample' if one.name == 'best' else 'last mean'}"
             found.append((label, best if one.name == "best" else None, search, one.theta))
-    made = []
-    for label, reward, search, theta in found:
-        runs = make_runs(label, final(search, overrides(search.space.shapes(theta))), seeds, root)
-        made.append(Contestant(label, reward, tuple(from_opening(search, run, root) for run in runs)))
-    return made
+    return [
+        Contestant(label, reward, runs_of(search, label, final(search, shapes_of(search, theta)), seeds, root))
+        for label, reward, search, theta in found
+    ]
+
+
+def shapes_of(search: Search, theta: Tensor) -> tuple[str, ...]:
+    """The overrides that theta stands for."""
+    return overrides(search.space.shapes(theta))
 
 
 def final(search: Search, functions: tuple[str, ...]) -> tuple[str, ...]:

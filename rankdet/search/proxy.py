@@ -1,7 +1,7 @@
 """A sample's reward: the AP that a short training by its functions reaches on images held out of the training split."""
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from rankdet.build import open_source
 from rankdet.config import compose, config_hash
 from rankdet.data.records import DetectionSet, data_hash
 from rankdet.errors import UserError
+from rankdet.results.datasets import quoted
 from rankdet.results.launch import Hardware, run_all
 from rankdet.results.queue import Failure
 from rankdet.results.records import read_finished
-from rankdet.results.runs import Run, make_runs, merge_overrides, start_from
+from rankdet.results.runs import Run, make_runs, merge_overrides, weights_path
 from rankdet.search.parameters import overrides
 from rankdet.search.settings import Search
 from rankdet.training.codes import DEAD, NOT_FINITE
@@ -56,18 +57,19 @@ class Proxy:
         """One sample's training."""
         label = "the identity line" if index is None else f"round {index + 1} sample {place + 1}"
         settings = merge_overrides(self.search.sample, overrides(self.search.space.shapes(theta)))
-        (run,) = make_runs(label, settings, (self.search.proxy_seed,), self.root)
-        return from_opening(self.search, run, self.root)
-
-
-def from_opening(search: Search, run: Run, root: Path) -> Run:
-    """run, or, where the search has an opening, run from its weights with a class head that starts fresh."""
-    if not search.opening:
+        (run,) = runs_of(self.search, label, settings, (self.search.proxy_seed,), self.root)
         return run
-    (first,) = make_runs("what all samples start from", search.opening, (search.proxy_seed,), root)
-    fresh = merge_overrides(run.overrides, ("fresh_class_head=true",))
-    (again,) = make_runs(run.label, fresh, (run.seed,), root)
-    return start_from(again, first, root)
+
+
+def runs_of(
+    search: Search, label: str, settings: tuple[str, ...], seeds: tuple[int, ...], root: Path
+) -> tuple[Run, ...]:
+    """Trainings by settings, a seed each; where the search has an opening, from its weights, the class head fresh."""
+    if not search.opening:
+        return make_runs(label, settings, seeds, root)
+    (first,) = make_runs("what all trainings start from", search.opening, (search.proxy_seed,), root)
+    start = ("fresh_class_head=true", f"init_from={quoted(weights_path(first, root))}")
+    return tuple(replace(run, after=first) for run in make_runs(label, merge_overrides(settings, start), seeds, root))
 
 
 def described(search: Search) -> dict[str, Any]:
