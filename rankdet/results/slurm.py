@@ -72,7 +72,7 @@ def _failure(run: Run, ended: JobReturn) -> Failure | None:
     log = FOLDER / name / f"{name}_0_log.err"
     if ended.status == JobStatus.FAILED:
         error = ended._return_value
-        code = {FloatingPointError: NOT_FINITE, DeadRun: DEAD}.get(type(error), 1)
+        code = DEAD if isinstance(error, DeadRun) else NOT_FINITE if isinstance(error, FloatingPointError) else 1
         return Failure(_job(run), code, (f"{type(error).__name__}: {error}",), log)
     return Failure(_job(run), BUSY, ("another process is training it",), log)
 
