@@ -132,7 +132,9 @@ def test_rewards(repo, tmp_path, monkeypatch):
     theta = search.space.start().repeat(3, 1) + search.space.start().new_tensor([[0.0], [0.01], [0.02]])
     codes = {1: DEAD, 2: NOT_FINITE}
 
-    def trained(runs, *_):
+    def trained(all_runs, *_):
+        first, *runs = all_runs
+        assert {run.after for run in runs} == {first} and first.label == "what all trainings start from"
         write_record(runs[0], 0.25, split="held_out")
         (runs[0].directory / "checkpoints").mkdir()
         (runs[0].directory / "weights.pt").touch()
