@@ -201,5 +201,6 @@ def _draw(
         axes.set_xticks(sorted({step.images for steps in curves.values() for step in steps}))
         axes.set_xlim(left=0)
         if value is not _more:
-            axes.set_ylim(0, 1.08 * axes.dataLim.y1)
+            heights = [y for line in axes.lines for y in line.get_ydata()]
+            axes.set_ylim(0, 1.08 * max(heights, default=1))
     figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncol=5, frameon=False)
