@@ -152,6 +152,7 @@ def test_rewards(repo, tmp_path, monkeypatch):
     assert [failure.job.name for failure in stop.value.failures] == ["round 5 sample 2"]
 
 
+@pytest.mark.full
 def test_what_is_written_round_by_round(repo, tmp_path, capsys):
     """Pictures, curves, a table, and files that a training takes as they are."""
     search = load_search(root_of(repo, tmp_path, *FEW) / SEARCHES, "faster-rcnn-coco", "mini", None, 0)
@@ -182,18 +183,20 @@ def test_what_is_written_round_by_round(repo, tmp_path, capsys):
         assert as_list(node.control_points) == as_list(shapes_found[stage].control_points)
 
 
+@pytest.fixture(scope="module")
+def found(repo, tmp_path_factory):
+    root = root_of(repo, tmp_path_factory.mktemp("root"), *FEW)
+    pairs = []
+    for name in ("retinanet-voc", "retinanet-voc-random"):
+        search = quick(root, name)
+        run_search(search, nearness, search_directory(search, root), lambda start, rounds: None)
+        pairs.append((search, search_directory(search, root)))
+    return pairs, comparison.contestants(pairs, (0, 1, 2), root)
+
+
+@pytest.mark.full
 class TestComparison:
     """What the searches found beside the identity line, from made-up records."""
-
-    @pytest.fixture(scope="class")
-    def found(self, repo, tmp_path_factory):
-        root = root_of(repo, tmp_path_factory.mktemp("root"), *FEW)
-        pairs = []
-        for name in ("retinanet-voc", "retinanet-voc-random"):
-            search = quick(root, name)
-            run_search(search, nearness, search_directory(search, root), lambda start, rounds: None)
-            pairs.append((search, search_directory(search, root)))
-        return pairs, comparison.contestants(pairs, (0, 1, 2), root)
 
     def test_the_table_says_what_beats_the_line(self, found, tmp_path):
         """AP of the line .20 .30 .40; ahead with all seeds; with two of three, though in the mean; unfinished."""

@@ -116,6 +116,7 @@ def slow_search(folder, stop_at):
     searched(Path(folder))
 
 
+@pytest.mark.full
 def test_killed(tmp_path):
     """kill -9 in the writing of the start, of a round in the middle and of the last one: the same bytes in the end."""
     searched(tmp_path / "whole")

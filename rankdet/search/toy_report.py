@@ -50,8 +50,9 @@ def toy_search(family: str, rounds: int = ROUNDS, samples: int = SAMPLES) -> Sea
     nowhere = DataChoice("synthetic", ())
     ppo = PPO(clip=0.1, lr=0.01, steps=100, warmup=30)
     return Search(
-        f"toy-{family}", "toy", Space(("loss",), family, True), "ppo", nowhere, (), (), 0, 0, rounds, samples, 0.2, ppo
-    )
+        f"toy-{family}", "toy", Space(("loss",), family, True), "ppo", nowhere, detector=(), proxy=(), first=(),
+        proxy_seed=0, seed=0, rounds=rounds, samples=samples, sigma=0.2, ppo=ppo,
+    )  # fmt: skip
 
 
 def outcome(search: Search, directory: Path) -> Outcome:
