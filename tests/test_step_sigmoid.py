@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rankdet.losses import step_direct, step_sigmoid, sums
-from rankdet.losses.step_direct import DirectPairs, DirectStep
+from rankdet.losses.step_direct import DirectStep, PairsOfSome
 from rankdet.losses.step_sigmoid import BINS_PER_SCALE, SigmoidPairs, SigmoidStep
 
 
@@ -65,26 +65,46 @@ def test_bins_at_the_size_of_a_batch(dtype):
 def test_the_worst_place_in_a_bin(dtype):
     """All scores at the edges of bins, where the polynomials are furthest off: still 1e-6 and 1e-11."""
     width = 0.5 / BINS_PER_SCALE[dtype]
-    scores = (torch.arange(800, dtype=dtype) * width).repeat(2)
+    scores = (torch.arange(800, dtype=dtype) * width).repeat(7)
     points = torch.linspace(-2, 8, 50, dtype=dtype)
     assert_binned_equals_pairs(0.5, points, scores, None, 1e-11 if dtype == torch.float64 else 1e-6)
 
 
-def test_bins_where_they_are_fewer_than_the_scores():
-    """k = 1/2 in float32: 64 bins for each unit between the scores, and 40 k beyond the points at most."""
+def test_bins_where_they_take_less_than_the_pairs():
+    """k = 1/2 in float32: 64 bins for each unit between the scores, and 40 k beyond the points at most. A bin takes as
+    much as six scores."""
     cases = [
-        (torch.linspace(0, 1, 66), SigmoidPairs),  # 65 bins
-        (torch.linspace(0, 1, 65), DirectPairs),  # 65 bins are not fewer
-        (torch.linspace(0, 1, 66).double(), DirectPairs),  # 513 bins
-        (torch.linspace(-1e4, 1e4, 5000), SigmoidPairs),  # 40 units around the point: 2561 bins
-        (torch.linspace(-1e4, 1e4, 2500), DirectPairs),
-        (torch.full((2,), -1e30), SigmoidPairs),
-        (torch.tensor([]), DirectPairs),
+        (torch.linspace(0, 1, 391), SigmoidPairs),  # 65 bins
+        (torch.linspace(0, 1, 390), PairsOfSome),  # 65 bins take as much
+        (torch.linspace(0, 1, 391).double(), PairsOfSome),  # 513 bins
+        (torch.linspace(-1e4, 1e4, 15367), SigmoidPairs),  # 40 units around the point: 2561 bins
+        (torch.linspace(-1e4, 1e4, 15366), PairsOfSome),
+        (torch.full((7,), -1e30), SigmoidPairs),
+        (torch.tensor([]), PairsOfSome),
     ]
     for scores, kind in cases:
         pairs = SigmoidStep(0.5).pairs(torch.zeros(1, dtype=scores.dtype), scores)
         assert type(pairs) is kind, scores
     assert len(SigmoidStep(0.5).pairs(torch.zeros(1), cases[3][0]).centres) == 2561
+
+
+def test_only_scores_that_take_part_count_as_such():
+    """391 scores would go into 65 bins; 390 of them do not, and are looked at pair by pair, the other one never."""
+    scores = torch.linspace(0, 1, 391)
+    takes_part = torch.arange(391) != 7
+    scores[7] = 0.5
+    points, weights = torch.tensor([0.25, 0.75]), torch.tensor([3.0, 5.0]).double()
+    pairs = SigmoidStep(0.5).pairs(points, scores, takes_part)
+    assert type(pairs) is PairsOfSome
+    some = SigmoidStep(0.5).pairs(points, scores[takes_part])
+    u = torch.rand(391, generator=torch.Generator().manual_seed(0))
+    for name in ("at_points", "slopes_at_points"):
+        torch.testing.assert_close(getattr(pairs, name)(), getattr(some, name)(), rtol=0, atol=0)
+        torch.testing.assert_close(getattr(pairs, name)(u), getattr(some, name)(u[takes_part]), rtol=0, atol=0)
+    for name in ("at_scores", "slopes_at_scores"):
+        found = getattr(pairs, name)(weights)
+        assert found[7] == 0
+        torch.testing.assert_close(found[takes_part], getattr(some, name)(weights), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -137,7 +157,7 @@ def test_a_range_beyond_all_numbers():
 def test_bins_are_taken_in_blocks():
     """64 pairs of points and bins at a time change no more than rounding."""
     generator = torch.Generator().manual_seed(0)
-    points, scores = torch.rand(7, generator=generator).double(), torch.rand(5000, generator=generator).double()
+    points, scores = torch.rand(7, generator=generator).double(), torch.rand(6000, generator=generator).double()
     pairs, weights = SigmoidStep(0.3).pairs(points, scores), torch.arange(7).double()
     expected = pairs.at_points(), pairs.at_scores(weights)
     with mock.patch.object(step_sigmoid, "BLOCK", 64):

@@ -82,3 +82,39 @@ class DirectPairs(NamedTuple):
         for start in range(0, len(self.scores), size):
             block = slice(start, start + size)
             yield block, self.takes_part[block], self.scores[block].double() - self.points[:, None]
+
+
+class PairsOfSome(NamedTuple):
+    """PairSums of a DirectStep that looks at no score but those that take part, whose number the host has to know."""
+
+    inner: DirectPairs
+    active: Tensor  # int64 [scores that take part]
+    num_scores: int
+
+    @classmethod
+    def build(cls, step: DirectStep, points: Tensor, scores: Tensor, takes_part: Tensor) -> "PairsOfSome":
+        """points: float [P]; scores: float [N]; takes_part: bool [N]."""
+        active = takes_part.nonzero().squeeze(1)
+        return cls(step.pairs(points, scores[active]), active, len(scores))
+
+    def at_points(self, weights: Tensor | None = None) -> Tensor:
+        """float64 [P], as of DirectPairs; weights: float [N]."""
+        return self.inner.at_points(self._of_active(weights))
+
+    def at_scores(self, weights: Tensor) -> Tensor:
+        """float [N], as of DirectPairs; weights: float64 [P]."""
+        return self._spread(self.inner.at_scores(weights))
+
+    def slopes_at_points(self, weights: Tensor | None = None) -> Tensor:
+        """float64 [P], as of DirectPairs; weights: float [N]."""
+        return self.inner.slopes_at_points(self._of_active(weights))
+
+    def slopes_at_scores(self, weights: Tensor) -> Tensor:
+        """float [N], as of DirectPairs; weights: float64 [P]."""
+        return self._spread(self.inner.slopes_at_scores(weights))
+
+    def _of_active(self, weights: Tensor | None) -> Tensor | None:
+        return None if weights is None else weights[self.active]
+
+    def _spread(self, sums: Tensor) -> Tensor:
+        return sums.new_zeros(self.num_scores).index_copy_(0, self.active, sums)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankdet.losses.step_direct import BLOCK, DirectStep
+from rankdet.losses.step_direct import BLOCK, DirectStep, PairsOfSome
 from rankdet.losses.steps import PairSums
 from rankdet.losses.sums import interval_sums
 
@@ -15,6 +15,7 @@ from rankdet.losses.sums import interval_sums
 ORDER = 3
 BINS_PER_SCALE = {torch.float32: 32, torch.float64: 256}
 SATURATED = 40.0  # in units of k; exp(-40) is 4e-18
+BIN_COST = 6  # what a bin takes, in scores that are looked at pair by pair: 4 to 7 where it was measured
 
 
 class SigmoidStep(NamedTuple):
@@ -30,8 +31,8 @@ class SigmoidStep(NamedTuple):
     def pairs(self, points: Tensor, scores: Tensor, takes_part: Tensor | None = None) -> PairSums:
         """Pairs of P points with those of N scores (float) whose `takes_part` (bool [N]; None: all) is true.
 
-        Pair by pair where there are fewer scores than bins (few scores, or scores far apart). The number of bins is
-        read back from the device.
+        Pair by pair where that is cheaper than by bins (few scores take part, or scores lie far apart). The number of
+        bins is read back from the device.
         """
         if takes_part is None:
             takes_part = torch.ones_like(scores, dtype=torch.bool)
@@ -40,12 +41,12 @@ class SigmoidStep(NamedTuple):
             reach = SATURATED * self.k
             low = torch.maximum(scores.amin().double(), points.amin() - reach)
             high = torch.minimum(scores.amax().double(), points.amax() + reach)
-            first, last = torch.stack((low, high)).tolist()
+            first, last, count = torch.stack((low, high, takes_part.sum())).tolist()
             last = max(first, last)  # all scores lie left of all windows
             widths = (last - first) / self.k * BINS_PER_SCALE[scores.dtype]  # may be infinite
-            if widths + 1 < len(scores):
+            if BIN_COST * (widths + 1) < count:
                 return SigmoidPairs.build(self.k, points, scores, takes_part, first, last, int(widths) + 1)
-        return DirectStep(self._value, self._slope, 0.5).pairs(points, scores, takes_part)
+        return PairsOfSome.build(DirectStep(self._value, self._slope, 0.5), points, scores, takes_part)
 
     def _value(self, x: Tensor) -> Tensor:
         return (x / self.k).sigmoid()
