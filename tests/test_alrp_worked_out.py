@@ -114,7 +114,16 @@ def test_the_overview_lists_every_table_once(repo):
 )
 def test_goals_of_make(repo, paper, name, expected, script):
     assert goal(paper, name) == expected
-    line = ["make", "-n", "STAMP=Makefile", expected, "PROTOCOL=paper", "DATA=a b", "ARGS=--dry-run"]
+    line = [
+        "make",
+        "-n",
+        "--no-print-directory",
+        "STAMP=Makefile",
+        expected,
+        "PROTOCOL=paper",
+        "DATA=a b",
+        "ARGS=--dry-run",
+    ]
     done = subprocess.run(line, cwd=repo, capture_output=True, text=True, check=True)
     assert f'scripts/{script} --paper {paper} --protocol paper --data "a b" ' in done.stdout
     assert done.stdout.strip().endswith(" --dry-run")

@@ -81,7 +81,7 @@ class TestSoundFiles:
         assert done.code == 0
         metrics = json.loads((tmp_path / "new/metrics.json").read_text())
         assert {key.partition("/")[0] for key in metrics} == {"rho"} | {
-            f"{name}_{key}" for name in ("lower", "kept", "upper") for key in ("AP", "AP50", "AP75", "AP90")
+            f"{name}_{key}" for name in ("lower", "kept", "upper") for key in ("AP", "AP50", "AP75", "AP90", "rho")
         }
         assert not (tmp_path / "theirs-evaluation").exists()
 

@@ -277,7 +277,7 @@ def test_a_log_without_the_quantity_is_named(root, started):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("kind: candidates", "kind: bars", "kind: 'bars' is not one of curves, candidates, rows, "),
+        ("kind: candidates", "kind: bars", "kind: 'bars' is not one of curves, candidates, balance, "),
         ("quantity:", "quantty:", "unknown key 'quantty'"),
         ("[75, 150, null]", "[150, 75]", "candidates.mini: expected ascending whole numbers"),
         ("[75, 150, null]", "[null, 75]", "candidates.mini: null, which stands for all, comes once and last"),

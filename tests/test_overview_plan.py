@@ -50,7 +50,9 @@ def test_every_manifest_in_the_order_of_its_number(repo):
     found = names(repo, "ap-loss")
     assert found.index("table-2") < found.index("table-10") < found.index("figure-8a") < found.index("figure-13")
     assert len(found) == len(list((repo / "experiments" / "ap-loss").glob("*.yaml")))
-    with pytest.raises(UserError, match=r"PAPER=nobody: .* papers that have some: ap-loss"):
+    with pytest.raises(
+        UserError, match=r"PAPER=nobody: .* papers that have some: all-losses, alrp, ap-loss, dr-loss, harmonic, pap"
+    ):
         names(repo, "nobody")
 
 

@@ -62,7 +62,10 @@ def test_a_table_line_by_line(tmp_path):
 def test_every_published_table(repo):
     """Nothing that LaTeX reads otherwise than it is meant, and no character that needs a package."""
     paths = sorted((repo / "experiments").glob("*/table-*.tex"))
-    assert len(paths) == len(list((repo / "experiments").glob("*/table-*.csv"))) >= 9
+    trained = set((repo / "experiments").glob("*/table-*.csv")) - {
+        repo / "experiments" / "alrp" / "table-1.csv"
+    }  # a plot
+    assert len(paths) == len(trained) >= 9
     for path in paths:
         text = path.read_text(encoding="ascii")
         assert balanced(text), path

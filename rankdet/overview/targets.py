@@ -67,7 +67,7 @@ def names(root: Path, paper: str) -> list[str]:
     folder = root / "experiments" / paper
     found = sorted((path.stem for path in folder.glob("*.yaml")), key=_by_number)
     if not found:
-        papers = ", ".join(sorted({path.parent.name for path in folder.parent.glob("*/table-*.yaml")})) or "none"
+        papers = ", ".join(sorted({path.parent.name for path in folder.parent.glob("*/*.yaml")} - {"tuning"})) or "none"
         raise UserError(f"PAPER={paper}: {folder} has no manifest; papers that have some: {papers}")
     return found
 
