@@ -61,7 +61,7 @@ def prepared(directory: Path, overrides: Sequence[str], device: torch.device) ->
     training = Training(
         model=detector.model,
         stages=detector.stages,
-        optimizer=build_optimizer(cfg, [p for p in detector.model.parameters() if p.requires_grad], LR),
+        optimizer=build_optimizer(cfg, detector.model, LR),
         schedule=StepSchedule(LR, 1, (), 1.0, 0, 1.0, 1),
         device=device,
         precision=cfg.precision,
