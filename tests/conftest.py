@@ -9,6 +9,8 @@ import browser
 import pytest
 import torch
 
+from rankdet.results.registry import Registry, load_registry
+
 REPO = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -19,6 +21,12 @@ torch.set_num_threads(1)
 def repo() -> Path:
     """The checkout's root."""
     return REPO
+
+
+@pytest.fixture(scope="session")
+def registry(repo: Path) -> Registry:
+    """The papers' printed numbers."""
+    return load_registry(repo / "experiments" / "registry.yaml")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,13 @@
-"""Made-up plans and records for the tests of the results: no training, no config."""
+"""Made-up plans and records for the tests of the results, and one run that is really trained."""
 
 import json
 from pathlib import Path
 from zlib import crc32
 
+import tiny
+
+from rankdet import train
+from rankdet.config import compose, run_directory
 from rankdet.results.datasets import DataChoice
 from rankdet.results.manifest import Manifest, ManifestRow
 from rankdet.results.plan import Plan, PlannedRow
@@ -58,3 +62,11 @@ def record_content(run, ap, **changes):
 def write_record(run, ap, **changes):
     run.directory.mkdir(parents=True, exist_ok=True)
     (run.directory / "record.json").write_text(json.dumps(record_content(run, ap, **changes)))
+
+
+def trained_run(folder):
+    """A run of 4 steps in `folder`, trained and finished, as a plan would have it."""
+    arguments = tiny.overrides(folder, "schedule.length=16", "schedule.milestones=[]", "splits.monitor=null")
+    done = tiny.call(train.main, arguments)
+    assert done.code == 0, done.err
+    return Run((), 0, run_directory(compose(arguments)), "aaaaaaaa", 1, "tiny", (), "train")

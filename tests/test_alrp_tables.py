@@ -9,7 +9,6 @@ from rankdet.figures.manifest import is_figure, load_figure
 from rankdet.results.launch import shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.plan import make_plan
-from rankdet.results.registry import load_registry
 from rankdet.results.retests import Retest, cell, planned_retests
 from rankdet.results.runs import config_of
 
@@ -17,11 +16,6 @@ from rankdet.results.runs import config_of
 TRAININGS = {"table-2": 5, "table-3": 13, "table-4": 3, "table-5": 0, "table-6": 6, "table-7": 3, "table-8": 3}
 ROWS = {"table-2": 5, "table-3": 16, "table-4": 4, "table-5": 3, "table-6": 7, "table-7": 3, "table-8": 3}
 WORKED_OUT = {"figure-1": 10 + 3 + 3, "table-1": 8}  # own rows of what nothing is trained for
-
-
-@pytest.fixture(scope="module")
-def registry(repo):
-    return load_registry(repo / "experiments" / "registry.yaml")
 
 
 @pytest.fixture(scope="module")

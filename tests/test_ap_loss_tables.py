@@ -10,7 +10,6 @@ from rankdet.errors import UserError
 from rankdet.results.launch import job
 from rankdet.results.manifest import load_manifest
 from rankdet.results.plan import make_plan
-from rankdet.results.registry import load_registry
 from rankdet.results.retests import cell, planned_retests
 from rankdet.results.runs import weights_path
 
@@ -24,11 +23,6 @@ TRAININGS = {
     "table-6": (2, 2), "table-7": (2, 2), "table-8": (2, 2), "table-9": (3, 4), "table-10": (4, 4), "table-11": (9, 9),
     "table-12": (8, 8), "table-13": (4, 4), "table-14": (12, 12),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def registry(repo):
-    return load_registry(repo / "experiments" / "registry.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,10 @@ from rankdet.config import compose
 from rankdet.errors import UserError
 from rankdet.results.manifest import load_manifest
 from rankdet.results.plan import make_plan
-from rankdet.results.registry import load_registry
 from rankdet.results.retests import Retest, cell, planned_retests
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SCALES = (400, 500, 600, 700, 800)
-
-
-@pytest.fixture(scope="module")
-def registry(repo):
-    return load_registry(repo / "experiments" / "registry.yaml")
 
 
 @pytest.fixture(scope="module")

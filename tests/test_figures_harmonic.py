@@ -9,12 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny
 from paper_made_up import TABLE_OF_BATCH_SIZES, make_experiments
-from results_made_up import record_content
+from results_made_up import record_content, trained_run
 
-from rankdet import train
-from rankdet.config import compose, run_directory
 from rankdet.errors import UserError
 from rankdet.figures import harmonic_gradients, harmonic_iou_family
 from rankdet.figures.anchors import FILE, CountedRun, count, count_missing, counted
@@ -26,7 +23,6 @@ from rankdet.report.score_distributions import BINS
 from rankdet.results.datasets import choose_data
 from rankdet.results.launch import ANY
 from rankdet.results.records import Record
-from rankdet.results.runs import Run
 
 DENSITIES = """
 title: Densities
@@ -111,11 +107,7 @@ class TestGradients:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of 4 steps, finished."""
-    folder = tmp_path_factory.mktemp("tiny")
-    arguments = tiny.overrides(folder, "schedule.length=16", "schedule.milestones=[]", "splits.monitor=null")
-    done = tiny.call(train.main, arguments)
-    assert done.code == 0, done.err
-    return Run((), 0, run_directory(compose(arguments)), "aaaaaaaa", 1, "tiny", (), "train")
+    return trained_run(tmp_path_factory.mktemp("tiny"))
 
 
 class TestDensities:

@@ -11,13 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from omegaconf import OmegaConf
 from paper_made_up import TABLE_OF_BATCH_SIZES, make_experiments
-from results_made_up import record_content
+from results_made_up import record_content, trained_run
 
-from rankdet import train
-from rankdet.config import compose, run_directory
 from rankdet.errors import UserError
 from rankdet.figures.against_overlap import shares
 from rankdet.figures.against_snapshots import seen
@@ -29,7 +26,6 @@ from rankdet.report.score_distributions import BINS
 from rankdet.results import launch
 from rankdet.results.datasets import choose_data
 from rankdet.results.records import Record
-from rankdet.results.runs import Run
 
 SERIES = """
 series:
@@ -230,11 +226,7 @@ class TestCourse:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of 4 steps, finished, as a plan would have it."""
-    folder = tmp_path_factory.mktemp("tiny")
-    arguments = tiny.overrides(folder, "schedule.length=16", "schedule.milestones=[]", "splits.monitor=null")
-    done = tiny.call(train.main, arguments)
-    assert done.code == 0, done.err
-    return Run((), 0, run_directory(compose(arguments)), "aaaaaaaa", 1, "tiny", (), "train")
+    return trained_run(tmp_path_factory.mktemp("tiny"))
 
 
 class TestAnchors:

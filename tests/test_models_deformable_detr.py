@@ -1,71 +1,27 @@
 """Deformable DETR: its size, what it gives, every loss on it, padding, micro-batches, bfloat16, wrong settings."""
 
 import copy
-from functools import lru_cache
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from omegaconf import OmegaConf
+from several_stages import CLASSES, CPU, OBJECTS, batch, built, config, gradients, training
+from torch import nn
 
 from rankdet.build import Detector, build_detector, make
-from rankdet.config import CONFIG_DIR, compose, merge_dotlist, run_directory
+from rankdet.config import CONFIG_DIR, merge_dotlist, run_directory
 from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
 from rankdet.evaluation.inference import candidates, detect_image
 from rankdet.losses.box import GIoULoss
-from rankdet.training.gradients import backpropagate
 from rankdet.training.init import CLASS_LAYER
-from rankdet.training.loop import Training
-from rankdet.training.schedule import StepSchedule
-from rankdet.training.timing import Stopwatch
 
-CLASSES = 3
-CPU = torch.device("cpu")
 DETR = ("experiment=deformable_detr", "loss=focal", "loss.weight=2", "box_loss=l1_giou")
 MINI = (*DETR, "model=deformable_detr_quarter")
 SMALL = ("levels.channels=16", "layers.ffn_channels=32", "backbone.width=0.125", "num_queries=12", "refine=true")
 LIGHT = (*MINI, *(f"model.{setting}" for setting in SMALL))  # the same in small, since it is tested often
 GROUP_NORM = (*LIGHT, "model.backbone.norm=gn")
 LOSSES = sorted(path.stem for path in (CONFIG_DIR / "loss").glob("*.yaml"))
-OBJECTS = (3, 0, 1, 2)  # of the four images
-
-
-@lru_cache
-def config(*overrides: str) -> DictConfig:
-    return compose(list(overrides))
-
-
-def built(*overrides: str, num_classes: int = CLASSES) -> Detector:
-    torch.manual_seed(0)
-    return build_detector(config(*overrides), num_classes)
-
-
-def batch(objects=OBJECTS, height=48, width=64) -> Batch:
-    """An image of random pixels a number of objects, in turn."""
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (len(objects), 3, height, width), generator=generator, dtype=torch.uint8)
-    boxes = torch.tensor([[2.0, 2, 22, 20], [30, 10, 60, 44], [8, 24, 26, 44]])
-    labels, none = torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.bool)
-    targets = [Target(boxes[:n], labels[:n], none[:n], 70 + i, (height, width)) for i, n in enumerate(objects)]
-    return Batch(images, targets)
-
-
-def training(detector: Detector, precision="fp32", micro_batch=0) -> Training:
-    """At step 0; every layer's criterion knows an epoch."""
-    for stage in detector.stages:
-        stage.criterion.set_epoch_length(10)
-    detector.model.train()
-    optimizer = torch.optim.SGD(detector.model.parameters(), lr=0.01)
-    schedule = StepSchedule(0.01, 10, (), 0.1, 0, 1.0, 10)
-    return Training(detector.model, detector.stages, optimizer, schedule, CPU, precision, micro_batch=micro_batch)
-
-
-def gradients(trained: Training, images: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The gradient of each weight, and the loss's parts."""
-    torch.manual_seed(5)
-    parts = backpropagate(trained, images, Stopwatch(CPU))
-    return {name: p.grad for name, p in trained.model.named_parameters()}, {k: float(v) for k, v in parts.items()}
 
 
 def enlivened(model: nn.Module) -> nn.Module:

@@ -1,68 +1,21 @@
 """The mini Faster R-CNN: its regions, its gradients where boxes lack, in micro-batches, padded, in half precision."""
 
 from collections import OrderedDict
-from functools import lru_cache
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from several_stages import CLASSES, CPU, OBJECTS, batch, built, gradients, training
 from torch import Tensor, nn
 
-from rankdet.build import Detector, build_detector
-from rankdet.config import compose
 from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
 from rankdet.evaluation.inference import candidates
 from rankdet.models.faster_rcnn import FasterRCNN
 from rankdet.models.output import DetectorOutput
-from rankdet.training.gradients import backpropagate
-from rankdet.training.loop import Training
-from rankdet.training.schedule import StepSchedule
-from rankdet.training.timing import Stopwatch
 
-CLASSES = 3
-CPU = torch.device("cpu")
 MINI = ("model=faster_rcnn_quarter", "rpn=ce", "matching=roi", "loss=cross_entropy")
 GROUP_NORM = (*MINI, "model.backbone.norm=gn")
 ALRP = (*MINI, "rpn=alrp", "loss=alrp", "box_loss=none", "model.roi_sampler.num_samples=null")
-OBJECTS = (3, 0, 1, 2)  # of the four images
-
-
-@lru_cache
-def config(*overrides: str) -> DictConfig:
-    return compose(list(overrides))
-
-
-def built(*overrides: str, num_classes: int = CLASSES) -> Detector:
-    torch.manual_seed(0)
-    return build_detector(config(*overrides), num_classes)
-
-
-def batch(objects=OBJECTS, height=48, width=64) -> Batch:
-    """An image of random pixels a number of objects, in turn."""
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (len(objects), 3, height, width), generator=generator, dtype=torch.uint8)
-    boxes = torch.tensor([[2.0, 2, 22, 20], [30, 10, 60, 44], [8, 24, 26, 44]])
-    labels, none = torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.bool)
-    targets = [Target(boxes[:n], labels[:n], none[:n], 70 + i, (height, width)) for i, n in enumerate(objects)]
-    return Batch(images, targets)
-
-
-def training(detector: Detector, precision="fp32", micro_batch=0) -> Training:
-    """At step 0; every stage knows an epoch."""
-    for stage in detector.stages:
-        stage.criterion.set_epoch_length(10)
-    detector.model.train()
-    optimizer = torch.optim.SGD(detector.model.parameters(), lr=0.01)
-    schedule = StepSchedule(0.01, 10, (), 0.1, 0, 1.0, 10)
-    return Training(detector.model, detector.stages, optimizer, schedule, CPU, precision, micro_batch=micro_batch)
-
-
-def gradients(trained: Training, images: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The gradient of each weight, and the loss's parts."""
-    torch.manual_seed(5)
-    parts = backpropagate(trained, images, Stopwatch(CPU))
-    return {name: p.grad for name, p in trained.model.named_parameters()}, {k: float(v) for k, v in parts.items()}
 
 
 def enlivened(model: nn.Module) -> nn.Module:

@@ -16,7 +16,6 @@ from rankdet.results.manifest import Cell, load_manifest
 from rankdet.results.output import save_table
 from rankdet.results.plan import make_plan
 from rankdet.results.records import Record
-from rankdet.results.registry import load_registry
 from rankdet.results.render import csv_text, markdown
 from rankdet.results.retests import has_retests, with_retests
 from rankdet.results.runs import config_of
@@ -37,11 +36,6 @@ rows:
   one: {label: The one, overrides: [loss=focal], mini: true}
   other: {label: The other, overrides: [loss=ap], mini: true}
 """
-
-
-@pytest.fixture(scope="module")
-def registry(repo):
-    return load_registry(repo / "experiments" / "registry.yaml")
 
 
 @pytest.fixture

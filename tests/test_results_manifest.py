@@ -8,12 +8,6 @@ from rankdet.errors import UserError
 from rankdet.results.datasets import choose_data
 from rankdet.results.manifest import load_manifest
 from rankdet.results.plan import make_plan
-from rankdet.results.registry import load_registry
-
-
-@pytest.fixture(scope="module")
-def registry(repo):
-    return load_registry(repo / "experiments" / "registry.yaml")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,6 @@ from rankdet.errors import UserError
 from rankdet.results.registry import load_registry
 
 
-@pytest.fixture(scope="module")
-def registry(repo):
-    return load_registry(repo / "experiments" / "registry.yaml")
-
-
 def test_holds_every_table(registry):
     assert len(registry.tables) == 33
     assert sum(len(table.rows) for table in registry.tables.values()) == 282

@@ -19,7 +19,6 @@ from rankdet.results.manifest import Cell, load_manifest
 from rankdet.results.plan import make_plan
 from rankdet.results.publish import publish
 from rankdet.results.records import run_records
-from rankdet.results.registry import load_registry
 from rankdet.results.render import csv_text, markdown
 from rankdet.results.retests import Retest, file_hash, left, local, outstanding, planned_retests, with_retests
 from rankdet.results.tables import collect
@@ -35,11 +34,6 @@ rows:
   focal-0.05: {overrides: [loss=focal, evaluation.score_threshold=0.05], mini: true}
   dr-0.05: {overrides: [loss=dr, evaluation.score_threshold=0.05], mini: true}
 """
-
-
-@pytest.fixture(scope="module")
-def registry():
-    return load_registry(REPO / "experiments" / "registry.yaml")
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """Deformable DETR by the real commands: a run broken off and continued, padded batches, two processes, a report."""
 
 import json
-import runpy
-import shutil
 
 import pytest
 import tiny
 import torch
+from several_stages import assert_continues
 
 from rankdet import evaluate, train
 from rankdet.config import compose, run_directory
@@ -28,26 +27,17 @@ def unbroken(tmp_path_factory):
 def test_a_continued_run_ends_as_the_unbroken_one(unbroken, tmp_path, capsys):
     """From step 14 of 16: every drop-out, and so every bit, is the same; so is each part's learning rate."""
     arguments, whole = unbroken
-    arguments = [*arguments, f"runtime.runs={tmp_path}"]
-    broken = run_directory(compose(arguments))
-    shutil.copytree(whole, broken)
-    for name in ("record.json", "weights.pt", "checkpoints/step-00000016.pt"):
-        (broken / name).unlink()
-    train.run(compose(arguments))
-    ours, theirs = (torch.load(folder / "weights.pt")["model"] for folder in (broken, whole))
-    assert len(theirs) > 100
-    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
-    assert "continuing at step 14" in capsys.readouterr().err
+    assert_continues([*arguments, f"runtime.runs={tmp_path}"], whole, lambda: capsys.readouterr().err)
     groups = torch.load(whole / "checkpoints" / "step-00000016.pt", weights_only=False)["optimizer"]["param_groups"]
     assert [group["lr_factor"] for group in groups] == [1.0, 0.1, 0.1, 0.1]
 
 
 @pytest.mark.stress
-def test_a_finished_run_is_looked_at_again(unbroken, repo):
+def test_a_finished_run_is_looked_at_again(unbroken, front_end):
     _, whole = unbroken
     done = tiny.call(evaluate.main, [f"run={whole}", "split=val"])
     assert done.code == 0, done.err
-    done = tiny.call(runpy.run_path(str(repo / "scripts" / "report.py"))["main"], [f"run={whole}", "device=cpu"])
+    done = tiny.call(front_end("report"), [f"run={whole}", "device=cpu"])
     assert done.code == 0, done.err
     assert (whole / "report-test.html").is_file()
 

@@ -1,11 +1,10 @@
 """Faster R-CNN by the real commands: a run broken off and continued, one by two processes, one looked at again."""
 
 import json
-import shutil
 
 import pytest
 import tiny
-import torch
+from several_stages import assert_continues
 
 from rankdet import evaluate, train
 from rankdet.config import compose, run_directory
@@ -25,16 +24,7 @@ def unbroken(tmp_path_factory):
 def test_a_continued_run_ends_as_the_unbroken_one(unbroken, tmp_path, capsys):
     """From step 14 of 16: every region drawn, and so every bit, is the same."""
     arguments, whole = unbroken
-    arguments = [*arguments, f"runtime.runs={tmp_path}"]
-    broken = run_directory(compose(arguments))
-    shutil.copytree(whole, broken)
-    for name in ("record.json", "weights.pt", "checkpoints/step-00000016.pt"):
-        (broken / name).unlink()
-    train.run(compose(arguments))
-    ours, theirs = (torch.load(folder / "weights.pt")["model"] for folder in (broken, whole))
-    assert len(theirs) > 100
-    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
-    assert "continuing at step 14" in capsys.readouterr().err
+    assert_continues([*arguments, f"runtime.runs={tmp_path}"], whole, lambda: capsys.readouterr().err)
 
 
 @pytest.mark.full
