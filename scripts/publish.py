@@ -1,4 +1,4 @@
-"""Copies finished runs' records to experiments/records/ and regenerates all that experiments/published.yaml lists.
+"""Copies finished runs' records, and finished searches, to experiments/, and regenerates all that published.yaml lists.
 
 Then the page on the comparison of all losses, the page that links to all of it, experiments/README.md, and
 experiments/report.html, which holds all of it.
@@ -12,6 +12,7 @@ from rankdet.overview.conclusions import write_conclusions
 from rankdet.overview.output import write_overview
 from rankdet.results.front import exit_code
 from rankdet.results.publish import publish
+from rankdet.search.lookup import publish_searches
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,7 +21,9 @@ def main(root: Path = ROOT) -> int:
     """Exit code: 0, or 2 for a mistake in a file."""
 
     def act() -> int:
-        for path in [*publish(root), *publish_figures(root), *write_conclusions(root), *write_overview(root)]:
+        paths = publish_searches(root)  # first: rows of the tables take what they found
+        paths += [*publish(root), *publish_figures(root), *write_conclusions(root), *write_overview(root)]
+        for path in paths:
             print(path.relative_to(root))
         return 0
 

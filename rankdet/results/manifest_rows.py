@@ -8,7 +8,7 @@ from rankdet.errors import UserError
 from rankdet.results.reading import check_keys, override_list
 from rankdet.robustness.conditions import CONDITIONS
 
-PROTOCOL_KEYS = ("paper", "reason", "mini_overrides", "paper_overrides", "start_from")
+PROTOCOL_KEYS = ("paper", "reason", "mini_overrides", "paper_overrides", "start_from", "searched_by")
 TEST_KEYS = ("test", "mini_test", "paper_test")
 ROW_KEYS = ("overrides", "mini", *PROTOCOL_KEYS, "same_run_as", "same_weights_as", "condition", *TEST_KEYS)
 
@@ -30,6 +30,7 @@ class ManifestRow:
     mini_test: tuple[str, ...] = ()  # on top of test, likewise
     paper_test: tuple[str, ...] = ()
     start_from: str | None = None  # <manifest>#<row>: whose weights the trainings start from, seed by seed
+    searched_by: str | None = None  # the search of experiments/searches.yaml whose functions the loss takes
     condition: str | None = None  # what all its cells are tested under; None: what the columns say
 
     @property
@@ -80,9 +81,9 @@ def read_row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestR
         special[name] = override_list(row.get(name, []), f"{where}.{name}")
         if special[name] and not row.get(protocol, False):
             raise UserError(f"{where}.{name}: the row is not done under {protocol}; also say {protocol}: true")
-    start_from = str(row["start_from"]) if "start_from" in row else None
+    links = {name: str(row[name]) for name in ("start_from", "searched_by") if name in row}
     flags = (row["mini"], row.get("paper", False), row.get("reason"))
-    return ManifestRow(key, overrides, *flags, None, start_from=start_from, **special, **tests)
+    return ManifestRow(key, overrides, *flags, None, **links, **special, **tests)
 
 
 def check_condition(name: str, where: str) -> str:
@@ -100,6 +101,6 @@ def follow(row: ManifestRow, rows: Mapping[str, ManifestRow], path: Path) -> Man
     if other is None or other.same_run_as is not None or other.same_weights_as is not None:
         link = "same_run_as" if row.same_run_as else "same_weights_as"
         raise UserError(f"{path}: rows.{row.key}.{link}: {row.trained_as!r} is no row with runs of its own")
-    shared = ("overrides", "mini", "mini_overrides", "paper", "paper_overrides", "reason", "start_from")
+    shared = ("overrides", "mini", "mini_overrides", "paper", "paper_overrides", "reason", "start_from", "searched_by")
     shared += TEST_KEYS if row.same_run_as else ()
     return replace(row, **{name: getattr(other, name) for name in shared})

@@ -14,6 +14,7 @@ from rankdet.results.manifest import Manifest, ManifestRow
 from rankdet.results.registry import PrintedRow, PrintedTable
 from rankdet.results.runs import Run, detector_of, make_runs, merge_overrides, start_from
 from rankdet.results.tuning import TUNED_KEYS, Tuning, find_tuning
+from rankdet.search.lookup import searched
 
 MISSING = object()
 
@@ -91,7 +92,7 @@ def make_plan(
     rows = []
     for table, printed in manifest.printed():
         entry = manifest.rows.get(printed.key)
-        why = _why_not(entry, protocol)
+        why = _why_not(entry, protocol, root)
         if why is None and printed.dataset not in chosen:
             assert data is not None
             stands_for = manifest.datasets[next(iter(chosen))].title
@@ -125,12 +126,17 @@ def _concerns(row: ManifestRow, item: str) -> bool:
     return OmegaConf.select(OmegaConf.create(option_of("loss", row.loss)), key, default=MISSING) is not MISSING
 
 
-def _why_not(entry: ManifestRow | None, protocol: str) -> str | None:
+def _why_not(entry: ManifestRow | None, protocol: str, root: Path) -> str | None:
     if entry is None:
         return "quoted by the paper from elsewhere"
-    if protocol in MINI:
+    if protocol in MINI and entry.reason is not None:
         return entry.reason
-    return None if entry.paper else "not in the paper protocol yet"
+    if protocol not in MINI and not entry.paper:
+        return "not in the paper protocol yet"
+    if entry.searched_by is not None and not searched(entry.searched_by, protocol, root):
+        found_under = "" if protocol in MINI else f" PROTOCOL={protocol}"
+        return f"its functions are to be searched first: make search-pap SEARCH={entry.searched_by}{found_under}"
+    return None
 
 
 @dataclass
@@ -152,9 +158,10 @@ class _Planner:
         shared, special = manifest.under(self.protocol), row.under(self.protocol)
         head = (f"experiment={manifest.experiment}", f"protocol={self.protocol}", *data.overrides)
         head += manifest.datasets[printed_set].settings_under(self.protocol)
-        by_hand = merge_overrides(shared, special, own)
+        functions = () if row.searched_by is None else searched(row.searched_by, self.protocol, self.root)
+        by_hand = merge_overrides(shared, special, functions, own)
         found = self._tuned(detector_of((*head, *by_hand)), row.loss, data)
-        overrides = merge_overrides(head, shared, found, special, own)
+        overrides = merge_overrides(head, shared, found, special, functions, own)
         fixed = {item.partition("=")[0] for item in by_hand}
         tuned = tuple(item for item in found if item.partition("=")[0] not in fixed)
         runs = make_runs(row.trained_as, overrides, seeds, self.root, tuned)

@@ -95,9 +95,11 @@ def load_search(path: Path, name: str, protocol: str, data: DataChoice | None, s
     if "start" in budget:
         both = ((budget["start"], where_budget), (entry.get("start", []), where))
         first = merge_overrides(*(override_list(items, f"{at}.start") for items, at in both))
+    # A search's own settings come last: a detector that needs another schedule than the protocol's says so itself.
     return Search(
         name, protocol, _space(entry, where), method, data or own, merge_overrides(settings, *detector),
-        merge_overrides(*samples), first, int(proxy["seed"]), seed, budget["rounds"], budget["samples"], sigma, update,
+        merge_overrides(*samples, *detector), first, int(proxy["seed"]), seed, budget["rounds"], budget["samples"],
+        sigma, update,
     )  # fmt: skip
 
 
