@@ -1,6 +1,9 @@
 """Parameterized AP loss Fig. 1: the searched functions with their control points, as far as they are known."""
 
+from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,62 +12,80 @@ from tabulate import tabulate
 from rankdet.config import CONFIG_DIR, option_of
 from rankdet.figures.content import Content
 from rankdet.files import as_csv
+from rankdet.results.reading import read_yaml
+from rankdet.search.lookup import FOLDER
 from rankdet.search.parameters import FUNCTIONS, Shape
 from rankdet.search.plots import TITLES, draw_functions
 
 RELEASED = "parameterized_ap"  # configs/loss/<name>.yaml: the authors' program's own for RetinaNet on COCO
-SEARCHED = "pap_*.yaml"  # and what was found here and moved there
+COLUMNS = 3
+DETECTORS = {"retinanet": [RELEASED], "faster-rcnn": [], "deformable-detr": []}  # series -> what is released of it
 
 
-def content() -> Content:
-    """The figure: the released functions, and every file of configs/loss whose name begins with pap_."""
-    shapes = {name: shape_of(name) for name in [RELEASED, *sorted(p.stem for p in found())]}
+def content(searches: Path = CONFIG_DIR.parent / FOLDER) -> Content:
+    """The figure: the released functions, and the best sample of every published search."""
+    shapes = {RELEASED: shape_of(option_of("loss", RELEASED))} | found(searches)
     header = ("functions", "function", *(f"{axis}{point}" for point in range(1, 5) for axis in "xy"), "gradient scale")
     rows = [
-        (name, TITLES[function], *(f"{value:g}" for value in row), f"{shape.gradient_scale:g}")
+        (name, TITLES[function], *(f"{value:.4g}" for value in row), f"{shape.gradient_scale:g}")
         for name, shape in shapes.items()
         for function, row in zip(FUNCTIONS, shape.control_points, strict=True)
     ]
-    own = f"{len(shapes) - 1} sets of functions found here" if len(shapes) > 1 else "none searched here"
+    lines = ceil(len(shapes) / COLUMNS)
     return Content(
         tabulate(rows, header, tablefmt="github", disable_numparse=True),
         as_csv(header, rows),
-        {
-            "retinanet": f"{distance(shapes[RELEASED])}; {own}",
-            "faster-rcnn": "not known: the program has RetinaNet's alone",
-            "deformable-detr": "not known: the program has RetinaNet's alone",
-        },
-        [f"From configs/loss/{RELEASED}.yaml; files pap_*.yaml beside it, such as make search-pap's, are drawn, too."],
+        {detector: measured(detector, shapes) for detector in DETECTORS},
+        [
+            f"{RELEASED}: configs/loss/{RELEASED}.yaml, the authors' program's own for RetinaNet on COCO. The others: "
+            f"what searches found here, with the protocol; see {FOLDER}."
+        ],
         lambda figure: draw(figure, shapes),
-        (4.6 * len(shapes), 5.0),
+        (4.6 * min(len(shapes), COLUMNS), 5.0 * lines),
         "the searched functions with their control points",
     )
 
 
-def found() -> list[Path]:
-    """What was found here."""
-    return list((CONFIG_DIR / "loss").glob(SEARCHED))
+def found(searches: Path) -> dict[str, Shape]:
+    """Name -> functions: of each published search's best sample, for region proposals, too, where it has some."""
+    shapes = {}
+    for path in sorted(searches.glob("*/*/best/*.yaml")):
+        protocol, search = path.parts[-4:-2]
+        stage = "" if path.stem == "loss" else f", {path.stem}"
+        raw = read_yaml(path)
+        shapes[f"{search}{stage} ({protocol})"] = shape_of(raw if path.stem == "loss" else raw["loss"])
+    return shapes
 
 
-def shape_of(name: str) -> Shape:
-    """A loss's functions, by its option's name."""
-    option = option_of("loss", name)
+def measured(detector: str, shapes: Mapping[str, Shape]) -> str:
+    """What is known of a detector's functions, in words."""
+    own = [*DETECTORS[detector], *(name for name in shapes if name.startswith(f"{detector}-"))]
+    if not own:
+        return "not known: the program has RetinaNet's alone, and none were searched here"
+    distances = "; ".join(f"{name} {distance(shapes[name])}" for name in own)
+    return f"area between each function and the identity line, where the search starts: {distances}"
+
+
+def shape_of(option: Mapping[str, Any]) -> Shape:
+    """The functions that an option of the config group loss has."""
     return Shape(tuple(map(tuple, option["control_points"])), float(option["gradient_scale"]))
 
 
 def distance(shape: Shape) -> str:
-    """How far the functions lie from the identity line, by the area between."""
+    """Function by function, the area between it and the identity line."""
     x = np.linspace(0, 1, 1001)
     areas = {}
     for function, row in zip(FUNCTIONS, shape.control_points, strict=True):
         points = np.array([0.0, 0.0, *row, 1.0, 1.0])
         areas[TITLES[function]] = float(np.abs(np.interp(x, points[0::2], points[1::2]) - x).mean())
-    shown = ", ".join(f"{name} {area:.3f}" for name, area in areas.items())
-    return f"area between the function and the identity line, where the search starts: {shown}"
+    return ", ".join(f"{name} {area:.3f}" for name, area in areas.items())
 
 
 def draw(figure: Figure, shapes: dict[str, Shape]) -> None:
     """A panel each."""
-    for axes, (name, shape) in zip(np.ravel(figure.subplots(1, len(shapes))), shapes.items(), strict=True):
+    panels = np.ravel(figure.subplots(ceil(len(shapes) / COLUMNS), min(len(shapes), COLUMNS)))
+    for axes in panels[len(shapes) :]:
+        axes.set_visible(False)
+    for axes, (name, shape) in zip(panels, shapes.items(), strict=False):
         draw_functions(axes, shape)
-        axes.set_title(f"{name}, gradient scale {shape.gradient_scale:.3g}", fontsize=10)
+        axes.set_title(f"{name}\ngradient scale {shape.gradient_scale:.3g}", fontsize=10)
