@@ -80,6 +80,13 @@ def test_a_shortened_run_says_so(tmp_path):
     assert "stopped at step 400 of 500" in markdown(collect(plan, records_of(plan, {"a": [0.3]}, steps=400)))
 
 
+def test_runs_that_came_to_nothing_are_counted(tmp_path):
+    """Mean and spread alone would hide that two of three seeds collapsed."""
+    plan = make_plan(tmp_path, TABLE)
+    table = collect(plan, records_of(plan, {"a": [0.0, 0.054, 0.0099], "b": [0.01, 0.2, 0.3]}))
+    assert [cells(table, key)[-1] for key in "ab"] == ["2 of 3 seeds below 1 AP", ""]
+
+
 def stale_setup(tmp_path, **changes):
     """A plan under protocol version 2, and the records that its rows left under version 1, published."""
     old = make_plan(tmp_path, TABLE, config_hash="11111111")

@@ -81,6 +81,9 @@ def note(row: TableRow) -> str:
         notes.append(f"not tested: {', '.join(left)}")
     short = [record for record in row.shown if record["steps"] < record["planned_steps"]]
     notes += [f"stopped at step {record['steps']} of {record['planned_steps']}" for record in short]
+    aps = [record["metrics"].get("AP") for record in row.shown]
+    fell = sum(ap is not None and ap < 0.01 for ap in aps)  # which mean and spread alone would hide
+    notes += [f"{fell} of {len(aps)} seeds below 1 AP"] if fell else []
     notes += row.remarks
     if planned.same_run_as:
         notes.append(f"same runs as {planned.same_run_as}")
