@@ -124,6 +124,25 @@ def test_each_row_takes_the_settings_of_its_own_detector(repo, tmp_path):
     assert plan.rows[1].runs == (retina, replace(retina, seed=1, directory=retina.directory.with_name("seed1")))
 
 
+@pytest.mark.parametrize(
+    ("row", "last"),
+    [
+        ("[loss=focal]", ["Not tuned, with the configuration's learning rate and box weight: focal."]),
+        ("[loss=ap, box_loss.weight=2.5]", []),
+    ],
+)
+def test_what_was_not_tuned_is_said(repo, tmp_path, row, last):
+    """A loss that the search left out, and a row that sets by hand what another of its loss has from the search."""
+    path = tmp_path / "table-1.yaml"
+    path.write_text(ONE_ROW.replace("[loss=ap], mini: false, reason: not now", f"{row}, mini: true"))
+    manifest = load_manifest(path, load_registry(repo / "experiments" / "registry.yaml"))
+    write_tuning(tmp_path / "experiments" / "tuning" / "shapes.yaml", "shapes", 0.004)
+    plan = make_plan(manifest, "mini", choose_data("shapes"), tmp_path)
+    tuned, *more = tuning_lines(plan, plan.runs())
+    assert tuned.endswith(": ap: schedule.lr 0.004, box_loss.weight 3.0.")
+    assert [line for line in more if line.startswith("Not tuned")] == last
+
+
 def test_runs_are_distinct_and_ordered_by_seed(tmp_path):
     table = printed_table(printed_row("a", 1.0), printed_row("b", 2.0))
     plan = made_up_plan(tmp_path, table, seeds=(2, 0))

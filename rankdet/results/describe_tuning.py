@@ -49,7 +49,8 @@ def _how_to_tune(detectors: Sequence[str]) -> str:
 def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
     seeds = ", ".join(map(str, tuning.seeds))
     where = f"protocol {tuning.protocol} version {tuning.protocol_version}, seed {seeds}"
-    used = dict(sorted(_used(runs).items()))
+    every = dict(sorted(_used(runs).items()))
+    used = {loss: best for loss, best in every.items() if loss in tuning.losses}
     fewer = "".join(f", {tuning.fewer[loss]} for {loss}" for loss in used if loss in tuning.fewer)
     fewer += ", which has no box weight" if fewer else ""
     lines = [
@@ -57,6 +58,11 @@ def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
         + "; ".join(f"{loss}: {_settings(best)}" for loss, best in used.items())
         + "."
     ]
+    untuned = ", ".join(loss for loss in every if loss not in used)
+    if untuned:
+        lines.append(f"Not tuned, with the configuration's learning rate and box weight: {untuned}.")
+    if not used:
+        return lines[1:]
     others = ", ".join(dict.fromkeys(run.data for run in runs if run.data != tuning.data))
     if others:
         lines.append(f"These settings were tuned on {tuning.data}, not on {others}; make tune DATA=... searches here.")
@@ -73,11 +79,11 @@ def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
 
 
 def _used(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
-    """loss -> the tuned overrides that its rows took over."""
+    """loss -> the tuned overrides that its rows took over: most of them, where a row sets one by hand."""
     used: dict[str, tuple[str, ...]] = {}
     for run in runs:
         loss = next(item for item in run.overrides if item.startswith("loss=")).removeprefix("loss=")
-        used[loss] = run.tuned
+        used[loss] = max(used.get(loss, ()), run.tuned, key=len)
     return used
 
 
