@@ -81,6 +81,8 @@ def test_what_the_paper_protocol_trains(paper):
         assert cfg.model.backbone.name == "resnet50"
         assert len(cfg.model.anchors.octave_scales) * len(cfg.model.anchors.ratios) == 9
         assert (list(cfg.augment.shorter), cfg.augment.longest, cfg.test_input.shorter) == ([800], 1333, 800)
+        if name != "table-1":  # whose thresholds are tests of their own
+            assert cfg.evaluation.score_threshold == THRESHOLDS[0]
 
 
 @pytest.mark.full
