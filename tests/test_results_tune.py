@@ -10,6 +10,7 @@ from rankdet.results.datasets import choose_data
 from rankdet.results.manifest import load_manifest
 from rankdet.results.records import run_records
 from rankdet.results.registry import load_registry
+from rankdet.results.runs import merge_overrides
 from rankdet.results.tune import Grid, choose, load_grid, make_trials, mean_ap, tuning_yaml
 from rankdet.results.tuning import load_tuning
 
@@ -67,20 +68,33 @@ def test_the_grid_of_the_checkout(repo):
 
 
 def test_every_detector_of_the_grid_has_the_settings_of_its_table(repo):
-    """SSD's losses are Table 2's four, with the settings that they have there."""
+    """SSD's losses are Table 2's four, with the settings that they have there, and harmonic loss."""
     path = repo / "experiments" / "tuning" / "grid.yaml"
     plain, ssd = load_grid(path), load_grid(path, "ssd")
-    assert ssd.losses == {"ce_ohem": (), "focal": ("loss.gamma=1",), "auc": (), "ap": ()}
+    of_table_2 = {"ce_ohem": (), "focal": ("loss.gamma=1",), "auc": (), "ap": ()}
+    assert ssd.losses == of_table_2 | {"harmonic": ("box_loss=none",)}
     assert ssd.settings() == plain.settings()
     registry = load_registry(repo / "experiments" / "registry.yaml")
     rows = load_manifest(repo / "experiments" / "ap-loss" / "table-2.yaml", registry).rows.values()
     shown = {row.under("mini") for row in rows if "-ssd-" in row.key}
-    assert shown == {(f"loss={loss}", *own, *ssd.overrides) for loss, own in ssd.losses.items()}
-    of_table = {"faster_rcnn": ("table-8", {"alrp"}), "foveabox": ("table-7", {"focal", "ap", "alrp"})}
-    for detector, (name, losses) in of_table.items():  # of aLRP's
-        rows = load_manifest(repo / "experiments" / "alrp" / f"{name}.yaml", registry).rows.values()
+    assert shown == {(f"loss={loss}", *own, *ssd.overrides) for loss, own in of_table_2.items()}
+    for detector, name, losses in (
+        ("faster_rcnn", "alrp/table-8", {"alrp"}),
+        ("foveabox", "alrp/table-7", {"focal", "ap", "alrp"}),
+    ):
+        rows = load_manifest(repo / "experiments" / f"{name}.yaml", registry).rows.values()
         own = {row.loss: row.under("mini")[1:] for row in rows if row.loss in losses}
         assert own == {loss: load_grid(path, detector).losses[loss] for loss in losses}
+    for detector, name, loss in (
+        ("ssd", "harmonic/comparison", "harmonic"),
+        ("faster_rcnn", "pap/table-1", "parameterized_ap"),
+        ("deformable_detr", "pap/table-1", "parameterized_ap"),
+    ):
+        grid = load_grid(path, detector)
+        rows = load_manifest(repo / "experiments" / f"{name}.yaml", registry).rows.values()
+        own = {*merge_overrides(grid.overrides, (f"loss={loss}", *grid.losses[loss]))}
+        own -= {"box_loss=none"}  # which the experiment may say
+        assert any({*row.under("mini")} - {"box_loss=none"} == own for row in rows), (name, own)
     with pytest.raises(UserError, match=r"DETECTOR=yolo: .*grid\.yaml has retinanet, ssd"):
         load_grid(path, "yolo")
 
