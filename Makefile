@@ -115,7 +115,8 @@ submission: $(STAMP) ## the archive for SERVER=voc|coco from RUN or RESULTS, nam
 # Of what the command line sets, all but these are columns of the table with their numbers. Make puts a backslash before
 # the blanks of a value.
 SPACE   := $(subst ,, )
-NUMBERS  = $(filter-out PAPER=% TABLE=% ROW=% SEED=% DATA=% GPUS=% ARGS=% VENV=% PYTHON=%,$(subst \$(SPACE),_,$(MAKEOVERRIDES)))
+OTHERS   = PAPER TABLE ROW SEED DATA ARGS VENV PYTHON PROTOCOL JOBS GPUS NODES RDZV LAUNCHER SLURM
+NUMBERS  = $(filter-out $(addsuffix =%,$(OTHERS)),$(subst \$(SPACE),_,$(MAKEOVERRIDES)))
 
 enter-result: $(STAMP) ## store what a server returned for ROW of TABLE and SEED, in percent (AP50=83.1 or AP=37.4 AP50=...)
 	@$(PY) scripts/enter_result.py "table-$(TABLE)" "$(ROW)" --seed "$(SEED)" --paper $(PAPER) --data "$(DATA)" --overrides "$(ARGS)" $(NUMBERS)
@@ -142,10 +143,10 @@ publish: $(STAMP) ## copy finished runs' records to experiments/ and regenerate 
 	@$(PY) scripts/publish.py
 
 status: $(STAMP) ## which trainings of TABLE=2, FIGURE=8a or all of PAPER are done, running, failed, waiting, and for how long
-	@$(PY) scripts/status.py $(CHOSEN) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(PY) scripts/status.py $(CHOSEN) --jobs $(JOBS) $(ARGS)
 
 tensorboard: $(STAMP) ## watch the runs of TABLE=2, FIGURE=8a or all of PAPER at http://localhost:PORT, named by row
-	@folder=$$($(PY) scripts/board.py $(CHOSEN) --gpus $(GPUS) $(ARGS)) && $(BIN)/tensorboard --logdir "$$folder" --port $(PORT)
+	@folder=$$($(PY) scripts/board.py $(CHOSEN) $(ARGS)) && $(BIN)/tensorboard --logdir "$$folder" --port $(PORT)
 
 test: $(STAMP) ## the tests a newcomer runs (up to 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full and not stress"

@@ -1,0 +1,52 @@
+"""What make hands to the scripts: every target's command line is one that its script takes."""
+
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+if shutil.which("make") is None:
+    pytest.skip("needs make", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def handed(repo, tmp_path_factory):
+    """(target, settings) -> the script that make would start, and its arguments; nothing is started or installed."""
+    environment = tmp_path_factory.mktemp("venv")
+    (environment / "bin").mkdir()
+    (environment / ".installed").touch()
+
+    def read(*goal):
+        line = ["make", "--dry-run", f"VENV={environment}", *goal]
+        said = subprocess.run(line, cwd=repo, capture_output=True, text=True, check=True).stdout
+        name, arguments = re.search(r"scripts/(\w+)\.py (.*?)(?:\) &&.*)?$", said).groups()
+        return name, shlex.split(arguments)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("target", "script"),
+    [
+        ("reproduce-table-1", "reproduce"), ("reproduce-alrp-figure-3", "figure"), ("reproduce-all", "all"),
+        ("reproduce-all-losses", "reproduce"), ("plan", "plan"), ("status", "status"), ("tensorboard", "board"),
+    ],
+)  # fmt: skip
+def test_the_scripts_take_what_make_hands_them(handed, front_end, repo, capsys, target, script):
+    """With every variable set; it is the protocol that then stops them, and not an argument that they do not know."""
+    name, arguments = handed(target, "PROTOCOL=none", "JOBS=3", "GPUS=1", "SEED=1", "ARGS=loss.delta=0.5")
+    assert name == script
+    assert "loss.delta=0.5" in arguments
+    assert front_end(name)(arguments, repo) == 2
+    assert capsys.readouterr().err.startswith("error: PROTOCOL=none: no such protocol; there are ")
+
+
+def test_numbers_of_a_server_are_told_from_make_s_own_variables(handed):
+    """Only AP50 is a column of the table; settings with blanks come whole."""
+    own = ["PROTOCOL=paper", "JOBS=1", "GPUS=2", "DATA=", "PAPER=alrp", "ARGS=gpus=2 batch_size=16", "SLURM=a=b c=d"]
+    name, arguments = handed("enter-result", "TABLE=6", "ROW=r", "SEED=2", *own, "AP50=83.1")
+    assert name == "enter_result"
+    options = ["--seed", "2", "--paper", "alrp", "--data", "", "--overrides", "gpus=2 batch_size=16"]
+    assert arguments == ["table-6", "r", *options, "AP50=83.1"]
