@@ -96,7 +96,9 @@ def test_reproducing_writes_the_archives_and_says_where_they_go(checkout, comman
     assert "_voc2012_comp4.tar.gz to http://host.robots.ox.ac.uk:8080 as VOC2012, comp4; then make " in lines[0]
     assert lines[0].endswith("enter-result TABLE=5 ROW=ap-loss500 SEED=0 mAP50=... aero=... bike=... bird=... ...")
     again = replace(plan, args=("gpus=2", "loss.delta=0.5"))
-    assert ' SEED=0 GPUS=2 ARGS="loss.delta=0.5" mAP50=... ' in enter_command(again, outstanding(plan)[0])
+    assert ' SEED=0 ARGS="gpus=2 loss.delta=0.5" mAP50=... ' in enter_command(again, outstanding(plan)[0])
+    other = replace(plan, manifest=replace(plan.manifest, paper="alrp"))
+    assert "make enter-result PAPER=alrp TABLE=5 ROW=" in enter_command(other, outstanding(plan)[0])
     assert "short_500_multi" in lines[2] and "ROW=ap-loss500-ms SEED=0" in lines[2]
     archives = sorted((root / "runs" / "submissions").iterdir())
     assert len(archives) == 4

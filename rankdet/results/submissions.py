@@ -1,6 +1,7 @@
 """Rows that an evaluation server measures: their archives, where these go, and their numbers in a table."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,10 +89,12 @@ def enter_command(plan: Plan, one: Submission) -> str:
     """The command that takes the numbers."""
     columns = [column for column in one.row.table.columns if one.row.printed.values.get(column) is not None]
     shown = [*(f"{column}=..." for column in columns[:FEW]), *(["..."] if len(columns) > FEW else [])]
-    gpus = [f"GPUS={item.removeprefix('gpus=')}" for item in plan.args if item.startswith("gpus=")]
-    own = " ".join(item for item in plan.args if not item.startswith("gpus="))
-    words = ["make", "enter-result", f"TABLE={plan.manifest.name.removeprefix('table-')}", f"ROW={one.row.printed.key}"]
-    return " ".join([*words, f"SEED={one.run.seed}", *gpus, *([f'ARGS="{own}"'] if own else []), *shown])
+    manifest = plan.manifest
+    paper = [] if manifest.paper == "ap-loss" else [f"PAPER={manifest.paper}"]
+    own = [f'ARGS="{shlex.join(plan.args)}"'] if plan.args else []
+    table = f"TABLE={manifest.name.removeprefix('table-')}"
+    words = ["make", "enter-result", *paper, table, f"ROW={one.row.printed.key}", f"SEED={one.run.seed}"]
+    return " ".join([*words, *own, *shown])
 
 
 def find_submission(plan: Plan, key: str, seed: int) -> Submission:
