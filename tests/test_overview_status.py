@@ -16,6 +16,7 @@ from rankdet.overview.status import counts
 from rankdet.overview.targets import load_target
 from rankdet.results.datasets import choose_data
 
+TORCHRUN = "E1122 06:01:28.192000 10917 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 2)"
 HOLD = "import sys, time; from pathlib import Path; from rankdet.training.lock import run_lock\n"
 HOLD += "with run_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
@@ -77,6 +78,10 @@ def test_each_state(tmp_path, held):
         ("RuntimeError: out of memory", FAILED),
         ("torch.OutOfMemoryError: CUDA", FAILED),
         ("error: loss is nan at step 7\nprocess 1 ended with exit code 3", FAILED),
+        (f"error: no such loss\n{TORCHRUN}\nprocess 0 ended with exit code 2", FAILED),
+        ("torch.AcceleratorError: CUDA error: an assert\nFor debugging set CUDA_LAUNCH_BLOCKING=1", FAILED),
+        ("error: no room\nrun runs/x\ncontinuing at step 50", WAITING),
+        ("Exception ignored in: <function f>", WAITING),
         ("stopped by SIGUSR1; the same command continues\nprocess 0 ended with exit code 99", WAITING),
         ("KeyboardInterrupt", WAITING),
         ("runs/x: another process is training this run", WAITING),

@@ -15,9 +15,10 @@ from rankdet.training.lock import is_taken
 
 DONE, RUNNING, FAILED, WAITING = "done", "running", "failed", "waiting"
 STATES = (DONE, RUNNING, FAILED, WAITING)
-# How a log ends after a mistake, a loss that is not finite, or an exception; otherwise the training was broken off.
-FAULT = re.compile(r"error: |[\w.]*(Error|Exception)\b")
-OF_TORCHRUN = re.compile(r"process \d+ ended with exit code ")  # whatever the process itself said before
+# What a log tells, after the last line of a training that went on, where a mistake, a loss that is not finite, or an
+# exception ended it; without any the training was broken off. Other lines may follow: of the exception, of torchrun.
+FAULT = re.compile(r"error: |[\w.]*(Error|Exception)(:|$)")
+WENT_ON = re.compile(r"run |step +\d+/\d|stopped by |.*: another process is training")
 LAST_BYTES = 16_384
 RECENT = 5  # entries of the log that a run's speed is taken from
 
@@ -26,7 +27,7 @@ RECENT = 5  # entries of the log that a run's speed is taken from
 class Standing:
     """A run and its state. step: the last one in the log; seconds: that its steps still take, both None if unknown.
 
-    says: the last line of a failed run's log."""
+    says: what ended a failed run, a line of its log."""
 
     run: Run
     state: str
@@ -49,8 +50,8 @@ def standing(run: Run, root: Path) -> Standing:
         seconds = max(0, length.steps - step) * length.batch_size / fmean(rates)
     if is_taken(run.directory):
         return Standing(run, RUNNING, step, length.steps, seconds)
-    line = _last_line(run.directory / "log.txt")
-    if line is not None and FAULT.match(line):
+    line = _fault(run.directory / "log.txt")
+    if line is not None:
         return Standing(run, FAILED, step, length.steps, None, line)
     return Standing(run, WAITING, step, length.steps, None)
 
@@ -91,9 +92,15 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _last_line(path: Path) -> str | None:
-    lines = [line.strip() for line in re.split(r"[\r\n]+", _tail(path))]
-    return next((line for line in reversed(lines) if line and not OF_TORCHRUN.match(line)), None)
+def _fault(path: Path) -> str | None:
+    """The line that tells what ended the training which a log is of; None where nothing does."""
+    found = None
+    for line in re.split(r"[\r\n]+", _tail(path)):
+        if WENT_ON.match(line):
+            found = None
+        elif FAULT.match(line):
+            found = line.strip()
+    return found
 
 
 def _tail(path: Path) -> str:
