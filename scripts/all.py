@@ -8,10 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from rankdet.errors import UserError
 from rankdet.overview.choice import choice_parser, chosen_targets
 from rankdet.overview.everything import reproduce_all
 from rankdet.overview.targets import Target
-from rankdet.results.front import add_where, exit_code
+from rankdet.results.front import add_where, exit_code, hardware_of
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ("paper", "protocol", "data", "jobs", "gpus", "nodes", "rendezvous", "launcher", "slurm")
@@ -24,6 +25,9 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     def act() -> int:
+        if args.jobs < 1:
+            raise UserError(f"JOBS={args.jobs}: at least one training at a time")
+        hardware_of(args)  # which refuses numbers that do not go together
         targets = chosen_targets(args, root)  # all are planned before the first starts: a mistake shows at once
         return reproduce_all(targets, lambda target: command(target, args), args.jobs, root)
 

@@ -88,6 +88,17 @@ def test_a_signal_goes_to_the_command_and_ends_it_all(targets, tmp_path, capsys)
     assert "stopped by SIGTERM; the same command continues" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(["--jobs", "0"], "JOBS=0: "), (["--nodes", "2"], "NODES=2: "), (["--slurm", "a=b"], "SLURM=")],
+)
+def test_where_to_run_is_looked_at_before_the_first_starts(repo, front_end, tmp_path, capsys, given, message):
+    assert front_end("all")([*given, "table-1", "table-8"], make_checkout(repo, tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}")
+    assert said.count("\n") == 1
+
+
 @pytest.mark.full
 def test_the_command_itself(repo, tmp_path):
     """Trainings of four steps: table 1's two, and the one that table 8 has beside; then again, when nothing is left."""
