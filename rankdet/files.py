@@ -27,6 +27,12 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what writers that were killed left in a folder. Nobody else may be writing there."""
+    for path in folder.glob(".*.partial*"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces path by text (UTF-8) in one step."""
     with replacing(path) as partial:

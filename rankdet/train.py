@@ -24,7 +24,7 @@ from rankdet.data.loader import train_loader
 from rankdet.data.records import DetectionSet, data_hash
 from rankdet.errors import UserError
 from rankdet.evaluation.results import Result, headline, save_results
-from rankdet.files import write_json, write_text
+from rankdet.files import sweep, write_json, write_text
 from rankdet.models.top_ranked import TopRanked
 from rankdet.trained import load_ranker
 from rankdet.training.checkpoint import (
@@ -64,6 +64,8 @@ def run(cfg: DictConfig) -> None:
             if here.is_main:
                 print(f"{directory}: finished already")
             return
+        if here.is_main:
+            sweep(directory)
         stop = Stop(here)
         with stop.obeyed():
             Run(cfg, directory, here).to_the_end(stop)

@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
 
 def act(args: argparse.Namespace, root: Path) -> int:
     """Checks everything, then writes one file."""
+    if args.table == "table-" or not args.row:
+        raise UserError("enter-result: set TABLE= and ROW=, as the table prints this command, and the columns' numbers")
     registry = load_registry(root / "experiments" / "registry.yaml")
     manifest = load_manifest(root / "experiments" / args.paper / f"{args.table}.yaml", registry)
     data = choose_data(args.data) if args.data else None

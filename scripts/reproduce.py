@@ -8,7 +8,7 @@ from rankdet.figures.command import reproduce_figure
 from rankdet.figures.manifest import is_figure
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code, hardware_of, target_parser
-from rankdet.results.launch import Hardware, as_typed, retest_all, retest_jobs, run_all, shown
+from rankdet.results.launch import Hardware, as_typed, check_hardware, retest_all, retest_jobs, run_all, shown
 from rankdet.results.manifest import load_manifest
 from rankdet.results.output import save_table
 from rankdet.results.plan import Plan, make_plan
@@ -39,13 +39,14 @@ def act(args: argparse.Namespace, root: Path) -> int:
     hardware = hardware_of(args)
     data = choose_data(args.data) if args.data else None
     plan = make_plan(manifest, args.protocol, data, root, tuple(args.overrides))
-    return dry_run(plan, hardware) if args.dry_run else reproduce(plan, args.jobs, hardware, root)
+    return dry_run(plan, args.jobs, hardware) if args.dry_run else reproduce(plan, args.jobs, hardware, root)
 
 
-def dry_run(plan: Plan, hardware: Hardware) -> int:
+def dry_run(plan: Plan, jobs: int, hardware: Hardware) -> int:
     """Prints one command per training that is left."""
     runs = plan.runs()
     left = [run for run in runs if not run.finished]
+    check_hardware(left, hardware, jobs)
     for run in left:
         print(shown(run, hardware))
     retests = planned_retests(plan)

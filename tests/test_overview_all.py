@@ -14,6 +14,7 @@ from rankdet.overview import state
 from rankdet.overview.cost import Work
 from rankdet.overview.everything import reproduce_all
 from rankdet.overview.targets import Part, Target
+from rankdet.results import launch
 from rankdet.results.front import exit_code
 
 WRITE = "import sys; from pathlib import Path\n"
@@ -90,9 +91,18 @@ def test_a_signal_goes_to_the_command_and_ends_it_all(targets, tmp_path, capsys)
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(["--jobs", "0"], "JOBS=0: "), (["--nodes", "2"], "NODES=2: "), (["--slurm", "a=b"], "SLURM=")],
+    [
+        (["--jobs", "0"], "JOBS=0: "),
+        (["--nodes", "2"], "NODES=2: "),
+        (["--slurm", "a=b"], "SLURM="),
+        (["--gpus", "2", "--jobs", "3"], "JOBS=3 trainings on GPUS=2 each need 6 GPUs, "),
+        (["--launcher", "slurm"], "LAUNCHER=slurm: there is no sbatch on this machine"),
+    ],
 )
-def test_where_to_run_is_looked_at_before_the_first_starts(repo, front_end, tmp_path, capsys, given, message):
+def test_where_to_run_is_looked_at_before_the_first_starts(
+    repo, front_end, tmp_path, capsys, monkeypatch, given, message
+):
+    monkeypatch.setattr(launch, "which", lambda name: None)
     assert front_end("all")([*given, "table-1", "table-8"], make_checkout(repo, tmp_path)) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {message}")

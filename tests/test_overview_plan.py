@@ -93,6 +93,17 @@ def test_the_commands_are_a_script_that_starts_nothing(root, main, capsys):
     assert not list((root / "runs").rglob("log.txt"))
 
 
+def test_what_would_be_refused_is_said_beforehand(root, main, capsys):
+    """8 images a step go to 2 or 4 GPUs and not to 3; of table 1 not all rows have 8."""
+    assert main(["table-8", "--gpus", "2"], root) == 0
+    assert "starts nothing" not in capsys.readouterr().out
+    assert main(["table-8", "--gpus", "3"], root) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# ap-loss table-8, mini on shapes: ")
+    assert lines[1].startswith("# as it stands, its command starts nothing: ")
+    assert lines[1].endswith("cannot be dealt out evenly to 3 GPUs; GPUS x NODES must be one of 1, 2, 4, 8")
+
+
 @pytest.mark.full
 def test_the_paper_protocol_where_its_data_are_not(root):
     for run in distinct(targets(root, "paper", "voc0712")):

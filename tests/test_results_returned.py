@@ -193,6 +193,13 @@ def test_mistakes_are_one_line_and_write_nothing(checkout, command, capsys, argu
     assert not list(root.rglob("*.server.json"))
 
 
+def test_without_a_table(checkout, command, capsys):
+    """As make hands it on where TABLE= is left out."""
+    root, _ = checkout
+    assert command("enter_result", ["table-", "ap-loss500", "mAP50=80"], root) == 2
+    assert capsys.readouterr().err.startswith("error: enter-result: set TABLE= and ROW=, ")
+
+
 def test_nothing_is_entered_for_what_was_not_tested(checkout):
     _, plan = checkout
     one = find_submission(plan, "ap-loss500-ms", 1)

@@ -94,6 +94,8 @@ def test_dry_run_prints_the_commands_that_are_left(root, front_end, capsys):
     assert len(out.splitlines()) == 4
     assert "4 of 4 trainings are left" in err
     assert not (root / "runs").exists()
+    assert front_end("reproduce")(["table-1", "--dry-run", "--gpus", "3"], root) == 2
+    assert "cannot be dealt out evenly to 3 GPUs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -230,8 +230,11 @@ class TestKilled:
         run = copy_of(unbroken, tmp_path)
         newest = run.file("checkpoints/step-00000016.pt")
         newest.write_bytes(newest.read_bytes()[:5000])
+        half = run.file(".weights.1234.partial.pt")
+        half.write_bytes(b"what kill -9 left")
         done = tiny.call(train.main, run.arguments)
         assert done.code == 0
+        assert not half.exists()
         assert f"{newest}: unreadable" in done.err
         assert "continuing at step 14" in done.err
         assert_same(run, unbroken)

@@ -87,6 +87,7 @@ def test_a_broken_newest_is_passed_over_with_a_warning(tmp_path, damage):
     assert len(warnings) == 1
     assert str(newest) in warnings[0]
     assert "unreadable" in warnings[0]
+    assert warnings[0].endswith("falling back to the one before it")
 
 
 def test_all_broken_is_a_start_from_nothing_with_two_warnings(tmp_path):
@@ -94,7 +95,10 @@ def test_all_broken_is_a_start_from_nothing_with_two_warnings(tmp_path):
         (tmp_path / f"step-{step:08d}.pt").write_bytes(b"no checkpoint")
     content, warnings = load_newest(tmp_path)
     assert content is None
-    assert len(warnings) == 2
+    assert [warning.rpartition(", ")[2] for warning in warnings] == [
+        "falling back to the one before it",
+        "starting anew",
+    ]
 
 
 def test_random_generators_go_on_where_they_were(tmp_path):

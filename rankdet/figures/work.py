@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rankdet.results.launch import Hardware, run_all, shown
+from rankdet.results.launch import Hardware, check_hardware, run_all, shown
 from rankdet.results.queue import Failure
 from rankdet.results.runs import Run
 
@@ -23,9 +23,10 @@ class Work:
     def train(self, runs: Sequence[Run]) -> None:
         """Trains those that are not finished."""
         if self.dry_run:
-            for run in runs:
-                if not run.finished:
-                    print(shown(run, self.hardware))
+            left = [run for run in runs if not run.finished]
+            check_hardware(left, self.hardware, self.jobs)
+            for run in left:
+                print(shown(run, self.hardware))
         else:
             self.failures += run_all(runs, self.jobs, self.hardware, self.root)
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankdet.errors import UserError
 from rankdet.overview.cost import Speeds, Work, work
 from rankdet.overview.targets import Part, Target, distinct
-from rankdet.results.launch import Hardware, as_typed, command, retest_jobs, shown
+from rankdet.results.launch import Hardware, as_typed, check_hardware, command, retest_jobs, shown
 from rankdet.results.retests import Tests, outstanding
 from rankdet.results.runs import Run
 
@@ -37,6 +38,7 @@ def script(targets: Sequence[Target], reckoning: Reckoning) -> str:
     for target in targets:
         left = [run for run in target.order if not run.finished]
         lines.append(f"# {target.title}: {_count(left, target.order)}")
+        lines += _in_the_way(left, reckoning.hardware)
         for part in target.parts:
             lines.append(f"# {part.label}: {_part(part, seen, reckoning)}")
             lines += [
@@ -82,6 +84,15 @@ def as_json(targets: Sequence[Target], reckoning: Reckoning) -> dict[str, Any]:
         ],
         "tests_left": sum(map(len, _tests(targets).values())),
     }  # fmt: skip
+
+
+def _in_the_way(left: Sequence[Run], hardware: Hardware) -> list[str]:
+    """What a target's command would refuse."""
+    try:
+        check_hardware(left, hardware, workers=1)
+    except UserError as error:
+        return [f"# as it stands, its command starts nothing: {error}"]
+    return []
 
 
 def _part(part: Part, seen: dict[Path, str], reckoning: Reckoning) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 
 from rankdet.config import compose
 from rankdet.errors import UserError
@@ -117,10 +118,19 @@ def run_all(runs: Sequence[Run], workers: int, hardware: Hardware, root: Path) -
     Raises queue.Interrupted when a signal stops it."""
     left = [run for run in runs if not run.finished]
     check_hardware(left, hardware, workers)
+    gpus = check_machine(hardware, workers) if left else []
     if hardware.slurm is not None:
         return _submit(runs, hardware, workers, root)
-    jobs = [job(run, hardware) for run in runs]
-    return Queue(jobs, workers, root, gpus=shares(visible_gpus(), hardware.gpus, workers) if left else ()).run()
+    return Queue([job(run, hardware) for run in runs], workers, root, gpus=gpus).run()
+
+
+def check_machine(hardware: Hardware, workers: int) -> list[str]:
+    """The GPUs of each of the trainings at once, see gpus.shares. UserError where this machine lacks what is asked."""
+    if hardware.slurm is None:
+        return shares(visible_gpus(), hardware.gpus, workers)
+    if which("sbatch") is None:
+        raise UserError("LAUNCHER=slurm: there is no sbatch on this machine; start it where you submit jobs")
+    return []
 
 
 def job(run: Run, hardware: Hardware = ANY) -> Job:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
-from shutil import which
 
 from hydra import compose
 from hydra._internal.callbacks import Callbacks  # which a launcher must be given
@@ -34,13 +33,11 @@ def submit_all(
     """Trains what is not finished, from the checkout's root, and waits for it; returns what failed.
 
     runs: each with all its command line's overrides. settings: key=value of hydra.launcher. workers: jobs at once.
-    Where the waiting is cut short, the jobs go on. UserError where there is no Slurm, or for what it does not take.
+    Where the waiting is cut short, the jobs go on. UserError for what Slurm does not take.
     """
     left = [(run, overrides) for run, overrides in runs if not run.finished]
     if not left:
         return []
-    if which("sbatch") is None:
-        raise UserError("LAUNCHER=slurm: there is no sbatch on this machine; start it where you submit jobs")
     with chdir(root):
         launcher = slurm_launcher([*settings, f"array_parallelism={workers}"])
         print(f"{len(left)} of {len(runs)} runs go to Slurm, {workers} at a time; they print into {FOLDER}", flush=True)

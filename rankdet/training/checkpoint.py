@@ -43,12 +43,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest readable checkpoint (None if there is none) and a warning for each one that could not be read."""
     warnings = []
-    for path in list_checkpoints(folder):
+    paths = list_checkpoints(folder)
+    for path in paths:
         try:
             # Our own file: it holds the states of Python's and NumPy's generators, which weights_only refuses.
             return torch.load(path, map_location="cpu", weights_only=False), warnings
         except Exception as error:
-            warnings.append(f"{path}: unreadable ({type(error).__name__}), falling back to the one before it")
+            next_best = "starting anew" if path == paths[-1] else "falling back to the one before it"
+            warnings.append(f"{path}: unreadable ({type(error).__name__}), {next_best}")
     return None, warnings
 
 
