@@ -4,6 +4,7 @@ Then the page on the comparison of all losses, the page that links to all of it,
 experiments/report.html, which holds all of it.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -31,4 +32,5 @@ def main(root: Path = ROOT) -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help, and nothing else
     sys.exit(main())

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from rankdet.results.queue import Failure, Interrupted, Job, Queue, failure_report
+from rankdet.results.queue import Failure, Interrupted, Job, Queue, ending_signals, failure_report
 
 DONE = "import pathlib; pathlib.Path('record.json').write_text('{}')"
 
@@ -157,6 +157,13 @@ def test_a_run_that_was_stopped_is_no_failure(tmp_path):
     assert len(report) == 4
 
 
+def test_nohup_is_left_as_it_is(monkeypatch):
+    """What was started by it outlives its terminal."""
+    assert ending_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    monkeypatch.setattr(signal, "getsignal", {signal.SIGHUP: signal.SIG_IGN}.get)
+    assert ending_signals() == [signal.SIGINT, signal.SIGTERM]
+
+
 TERMINATED = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
 LAUNCHER = """
 import sys
@@ -184,7 +191,7 @@ pathlib.Path('stubborn/started').write_text(str(__import__('os').getpid()))
 time.sleep(60)"""
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_children_and_then_the_queue(tmp_path, signum, code):
     """SIGTERM lets one child checkpoint; the other ignores it and is killed after the grace; a third never starts."""
     command = [sys.executable, "-c", LAUNCHER, str(tmp_path), "polite", POLITE, "stubborn", STUBBORN, "late", DONE]

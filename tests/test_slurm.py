@@ -19,7 +19,8 @@ from test_train_command import Run, assert_same
 from rankdet import train
 from rankdet.config import compose, run_directory
 from rankdet.errors import UserError
-from rankdet.results import slurm
+from rankdet.overview.state import standing
+from rankdet.results import launch, slurm
 from rankdet.results.launch import Hardware, run_all
 from rankdet.results.queue import failure_report
 from rankdet.results.runs import make_runs
@@ -57,7 +58,7 @@ class TestOutcomes:
         """launch -> submit_all of four seeds, of which seed 0 is finished before, by a launcher with that method."""
         runs = make_runs("row", tuple(tiny.overrides(tmp_path)), (0, 1, 2, 3), tmp_path)
         finish(runs[0])
-        monkeypatch.setattr(slurm, "which", lambda name: name)
+        monkeypatch.setattr(launch, "which", lambda name: name)
 
         def submit_by(launch):
             asked = []
@@ -73,7 +74,7 @@ class TestOutcomes:
 
         return submit_by
 
-    def test_each_is_told_apart(self, submit):
+    def test_each_is_told_apart(self, submit, tmp_path):
         """Seed 1 is trained, seed 2 diverges, seed 3 another process has in hand."""
 
         def launch(runs, jobs):
@@ -93,6 +94,9 @@ class TestOutcomes:
         assert "exit code 3; runs/slurm/7_2/7_2_0_log.err ends in" in report
         assert "| FloatingPointError: step 3: the loss is not finite" in report
         assert "| another process is training it" in report
+        (run,) = make_runs("row", tuple(tiny.overrides(tmp_path)), (2,), tmp_path)
+        seen = standing(run, tmp_path)
+        assert (seen.state, seen.says) == ("failed", "FloatingPointError: step 3: the loss is not finite")
 
     def test_the_waiting_is_cut_short(self, submit, capsys):
         def launch(runs, jobs):

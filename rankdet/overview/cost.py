@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from rankdet.build import open_source
 from rankdet.config import compose
 from rankdet.errors import UserError
 from rankdet.results.reading import read_json, read_yaml
@@ -80,8 +81,6 @@ def count_images(cfg: DictConfig, root: Path) -> int | None:
     known = _sizes(root / SIZES).get(cfg.data.name, {}).get(cfg.splits.train)
     if known is not None or not Path(cfg.data.root).is_dir():
         return known
-    from rankdet.build import open_source  # brings torch, which the rest of planning does without
-
     try:
         return len(open_source(cfg).read(cfg.splits.train).records)
     except UserError:

@@ -11,16 +11,14 @@ from types import FrameType
 from rankdet.overview.state import FAILED, Standing, standing
 from rankdet.overview.status import counts, left, told
 from rankdet.overview.targets import Target, distinct, goal
-from rankdet.results.queue import Interrupted
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from rankdet.results.queue import Interrupted, ending_signals
 
 
 def reproduce_all(targets: Sequence[Target], command: Callable[[Target], list[str]], jobs: int, root: Path) -> int:
     """Runs every target's command in turn; a failed one does not stop the others. What is said goes to stderr.
 
-    Returns 0, or 1 if a command failed; what did is listed at the end. The command under way is handed SIGINT and
-    SIGTERM; Interrupted is raised when it has ended."""
+    Returns 0, or 1 if a command failed; what did is listed at the end. The command under way is handed the
+    signals that end us; Interrupted is raised when it has ended."""
     codes = []
     for place, target in enumerate(targets, 1):
         standings = look(targets, root)
@@ -67,7 +65,7 @@ def _handed_on(child: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
         signals.append(signum)
         child.send_signal(signum)
 
-    before = {signum: signal.signal(signum, hand_on) for signum in SIGNALS}
+    before = {signum: signal.signal(signum, hand_on) for signum in ending_signals()}
     try:
         yield signals
     finally:

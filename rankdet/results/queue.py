@@ -225,12 +225,18 @@ class Queue:
                     _kill(child, signal.SIGKILL)
             self.signal = signum
 
-        before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+        before = {signum: signal.signal(signum, note) for signum in ending_signals()}
         try:
             yield
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends, but where nohup has it ignored."""
+    found = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    return [signum for signum in found if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN]
 
 
 def failure_report(failures: Sequence[Failure]) -> str:

@@ -70,7 +70,11 @@ def _failure(run: Run, ended: JobReturn) -> Failure | None:
     if ended.status == JobStatus.FAILED:
         error = ended._return_value
         code = DEAD if isinstance(error, DeadRun) else NOT_FINITE if isinstance(error, FloatingPointError) else 1
-        return Failure(_job(run), code, (f"{type(error).__name__}: {error}",), log)
+        line = f"{type(error).__name__}: {error}"
+        run.directory.mkdir(parents=True, exist_ok=True)
+        with (run.directory / "log.txt").open("a", encoding="utf-8") as file:  # where its state is read from
+            file.write(f"{line}\nall of it: {log}\n")
+        return Failure(_job(run), code, (line,), log)
     return Failure(_job(run), BUSY, ("another process is training it",), log)
 
 

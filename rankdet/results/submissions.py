@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rankdet.build import open_source
+from rankdet.config import load
 from rankdet.errors import UserError
+from rankdet.evaluation.results import load_results
+from rankdet.evaluation.submission.archive import archive_path, write_archive
+from rankdet.evaluation.submission.images import info_of
 from rankdet.results.plan import Plan, PlannedRow
 from rankdet.results.records import Match
 from rankdet.results.retests import Content, Retest, cell
@@ -69,13 +74,6 @@ def outstanding(plan: Plan) -> list[Submission]:
 
 def submit(plan: Plan, root: Path) -> Iterator[str]:
     """Writes the archives that are not there yet; yields for each where it goes and how its numbers come back."""
-    # These bring torch, which planning does without.
-    from rankdet.build import open_source
-    from rankdet.config import load
-    from rankdet.evaluation.results import load_results
-    from rankdet.evaluation.submission.archive import archive_path, write_archive
-    from rankdet.evaluation.submission.images import info_of
-
     for one in outstanding(plan):
         path = archive_path(one.server, root / "runs" / "submissions", one.name)
         if not path.is_file():

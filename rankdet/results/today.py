@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
+from rankdet.build import open_source
 from rankdet.config import compose
+from rankdet.data import records
 from rankdet.results.runs import Reads, Run
 
 
@@ -14,10 +16,6 @@ def data_hashes(runs: Iterable[Run]) -> dict[Reads, str]:
 
 def data_hash(run: Run) -> str:
     """What run's record would give as data_hash. Reads (or draws) its splits; UserError for what is wrong in them."""
-    # These bring torch, which planning (--dry-run) does without.
-    from rankdet.build import open_source
-    from rankdet.data import records
-
     cfg = compose([*run.overrides, f"seed={run.seed}"])
     source = open_source(cfg)
     return records.data_hash(source.read(cfg.splits.train), source.read(cfg.splits.test))
