@@ -1,5 +1,6 @@
 """What make hands to the scripts: every target's command line is one that its script takes."""
 
+import os
 import re
 import shlex
 import shutil
@@ -18,9 +19,11 @@ def handed(repo, tmp_path_factory):
     (environment / "bin").mkdir()
     (environment / ".installed").touch()
 
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}  # we may be run by make
+
     def read(*goal):
         line = ["make", "--dry-run", f"VENV={environment}", *goal]
-        said = subprocess.run(line, cwd=repo, capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(line, cwd=repo, env=outside, capture_output=True, text=True, check=True).stdout
         name, arguments = re.search(r"scripts/(\w+)\.py (.*?)(?:\) &&.*)?$", said).groups()
         return name, shlex.split(arguments)
 

@@ -159,6 +159,7 @@ def test_a_run_that_was_stopped_is_no_failure(tmp_path):
 
 def test_nohup_is_left_as_it_is(monkeypatch):
     """What was started by it outlives its terminal."""
+    monkeypatch.setattr(signal, "getsignal", {signal.SIGHUP: signal.SIG_DFL}.get)
     assert ending_signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     monkeypatch.setattr(signal, "getsignal", {signal.SIGHUP: signal.SIG_IGN}.get)
     assert ending_signals() == [signal.SIGINT, signal.SIGTERM]
@@ -166,8 +167,9 @@ def test_nohup_is_left_as_it_is(monkeypatch):
 
 TERMINATED = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
 LAUNCHER = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which these tests may have been started without
 from rankdet.results.queue import Interrupted, Job, Queue
 folder = Path(sys.argv[1])
 given = zip(sys.argv[2::2], sys.argv[3::2])
