@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rankdet.files import replacing
+from rankdet.files import replacing, sweep
 
 KEPT = 2
 FULL = 2**20  # bytes free while a file that did not fit is still there
@@ -31,8 +31,9 @@ def save_atomically(content: Any, path: Path) -> None:  # noqa: ANN401
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:
     """Adds step-<step>.pt to folder; removes all but the newest KEPT, and what a killed process left half-written."""
     save_atomically({"step": step, **content}, folder / f"step-{step:08d}.pt")
-    for old in [*list_checkpoints(folder)[KEPT:], *folder.glob(".step-*.partial.pt")]:
+    for old in list_checkpoints(folder)[KEPT:]:
         old.unlink(missing_ok=True)
+    sweep(folder)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
