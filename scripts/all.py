@@ -8,12 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from rankdet.errors import UserError
 from rankdet.overview.choice import choice_parser, chosen_targets
 from rankdet.overview.everything import reproduce_all
 from rankdet.overview.targets import Target, distinct
 from rankdet.results.front import add_where, exit_code, hardware_of
-from rankdet.results.launch import check_machine
+from rankdet.results.launch import check_jobs, check_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ("paper", "protocol", "data", "jobs", "gpus", "nodes", "rendezvous", "launcher", "slurm")
@@ -26,8 +25,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     def act() -> int:
-        if args.jobs < 1:
-            raise UserError(f"JOBS={args.jobs}: at least one training at a time")
+        check_jobs(args.jobs)
         hardware = hardware_of(args)
         targets = chosen_targets(args, root)  # all are planned before the first starts: a mistake shows at once
         if not all(run.finished for run in distinct(targets)):

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from rankdet.errors import UserError
 from rankdet.overview.choice import choice_parser, chosen_targets
 from rankdet.overview.status import status
 from rankdet.results.front import exit_code
+from rankdet.results.launch import check_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,8 +18,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     def act() -> int:
-        if args.jobs < 1:
-            raise UserError(f"JOBS={args.jobs}: at least one training at a time")
+        check_jobs(args.jobs)
         print(status(chosen_targets(args, root), root, args.jobs), end="")
         return 0
 

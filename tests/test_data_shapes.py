@@ -55,6 +55,9 @@ def test_pictures_and_annotations_are_the_same_everywhere(tmp_path: Path):
 
 def test_splits_and_records(tmp_path: Path):
     source = ShapesSource(tmp_path / "data" / "shapes", "mine", **SMALL)
+    told = {split: source.num_images(split) for split in ("train", "val", "trainval", "test", "minival")}
+    assert told == {"train": 6, "val": 2, "trainval": 8, "test": 4, "minival": None}
+    assert not source.folder.exists()
     splits = {split: source.read(split) for split in ("train", "val", "trainval", "test")}
     stems = {split: [record.path.stem for record in data.records] for split, data in splits.items()}
     assert {split: len(names) for split, names in stems.items()} == {"train": 6, "val": 2, "trainval": 8, "test": 4}

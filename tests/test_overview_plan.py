@@ -142,6 +142,14 @@ def test_the_known_sizes_are_of_sets_that_there_are(repo):
     assert sizes["voc07pp12"]["trainval"] == sizes["voc0712"]["trainval"] + sizes["voc07"]["test"]
 
 
+def test_epochs_of_a_drawn_set(repo, tmp_path):
+    """Twelve epochs of its 300 + 100 images, 8 a step, though nothing has been drawn."""
+    target = load_target("figure-4", "alrp", "mini", None, repo)
+    lengths = {(one.steps, one.image_passes) for one in (work(run, tmp_path) for run in target.order)}
+    assert lengths == {(12 * 50, 12 * 400)}
+    assert len(target.order) == 30
+
+
 def test_a_length_that_nobody_knows(root, main, capsys):
     (root / "experiments" / "images.yaml").write_text("voc07: {trainval: 5011}\n")
     assert main(["table-1", "--protocol", "paper", "--data", "voc0712"], root) == 0

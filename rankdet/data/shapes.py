@@ -69,6 +69,11 @@ class ShapesSource:
             self._draw()
         return VOCSource(self.folder, self.name, sorted(OBJECTS)).read(split)
 
+    def num_images(self, split: str) -> int | None:
+        """How many a split has, without drawing any; None where there is no such split."""
+        sizes = self._settings["splits"]
+        return sizes["train"] + sizes["val"] if split == "trainval" else sizes.get(split)
+
     def _draw(self) -> None:
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)

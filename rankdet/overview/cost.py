@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rankdet.build import open_source
 from rankdet.config import compose
+from rankdet.data.shapes import ShapesSource
 from rankdet.errors import UserError
 from rankdet.results.reading import read_json, read_yaml
 from rankdet.results.runs import Run, config_of
@@ -77,12 +78,16 @@ def _work(overrides: tuple[str, ...], root: Path) -> Work:
 
 
 def count_images(cfg: DictConfig, root: Path) -> int | None:
-    """Of the split that cfg trains on: as experiments/images.yaml says, else by reading a folder that is there."""
+    """Of the split that cfg trains on: as experiments/images.yaml or a drawn set's settings say, else by reading a
+    folder that is there."""
     known = _sizes(root / SIZES).get(cfg.data.name, {}).get(cfg.splits.train)
-    if known is not None or not Path(cfg.data.root).is_dir():
+    if known is not None:
         return known
     try:
-        return len(open_source(cfg).read(cfg.splits.train).records)
+        source = open_source(cfg)
+        if isinstance(source, ShapesSource):
+            return source.num_images(cfg.splits.train)
+        return len(source.read(cfg.splits.train).records) if Path(cfg.data.root).is_dir() else None
     except UserError:
         return None
 

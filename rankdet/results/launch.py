@@ -79,10 +79,15 @@ def _gpus_of(run: Run) -> int:
     return next((int(item.removeprefix("gpus=")) for item in run.overrides if item.startswith("gpus=")), 0)
 
 
-def check_hardware(runs: Sequence[Run], hardware: Hardware, workers: int) -> None:
-    """UserError where the runs cannot be trained on it as they are, before any is begun."""
+def check_jobs(workers: int) -> None:
+    """UserError for less than one at a time."""
     if workers < 1:
         raise UserError(f"JOBS={workers}: at least one training at a time")
+
+
+def check_hardware(runs: Sequence[Run], hardware: Hardware, workers: int) -> None:
+    """UserError where the runs cannot be trained on it as they are, before any is begun."""
+    check_jobs(workers)
     if hardware.nodes > 1 and workers > 1 and hardware.slurm is None:
         raise UserError(f"NODES={hardware.nodes}: set JOBS=1, so that all nodes are in the same training")
     for overrides, run in {run.overrides: run for run in runs}.items():

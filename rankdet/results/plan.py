@@ -92,7 +92,7 @@ def make_plan(
     rows = []
     for table, printed in manifest.printed():
         entry = manifest.rows.get(printed.key)
-        why = _why_not(entry, protocol, root)
+        why = planner.why_not(entry)
         if why is None and printed.dataset not in chosen:
             assert data is not None
             stands_for = manifest.datasets[next(iter(chosen))].title
@@ -126,28 +126,30 @@ def _concerns(row: ManifestRow, item: str) -> bool:
     return OmegaConf.select(OmegaConf.create(option_of("loss", row.loss)), key, default=MISSING) is not MISSING
 
 
-def _why_not(entry: ManifestRow | None, protocol: str, root: Path) -> str | None:
-    if entry is None:
-        return "quoted by the paper from elsewhere"
-    if protocol in MINI and entry.reason is not None:
-        return entry.reason
-    if protocol not in MINI and not entry.paper:
-        return "not in the paper protocol yet"
-    if entry.searched_by is not None and not searched(entry.searched_by, protocol, root):
-        found_under = "" if protocol in MINI else f" PROTOCOL={protocol}"
-        return f"its functions are to be searched first: make search-pap SEARCH={entry.searched_by}{found_under}"
-    return None
-
-
 @dataclass
 class _Planner:
-    """Rows' runs under one protocol. tunings: what was looked up for them; concerned: those of args that any took."""
+    """Rows' runs under one protocol. tunings, functions: what was looked up for them, the latter by the search that
+    found them; concerned: those of args that any took."""
 
     protocol: str
     args: tuple[str, ...]
     root: Path
     tunings: dict[tuple[str, str], Tuning] = field(default_factory=dict)
+    functions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     concerned: set[str] = field(default_factory=set)
+
+    def why_not(self, row: ManifestRow | None) -> str | None:
+        """Why there are no runs behind a printed row; None: there are."""
+        if row is None:
+            return "quoted by the paper from elsewhere"
+        if self.protocol in MINI and row.reason is not None:
+            return row.reason
+        if self.protocol not in MINI and not row.paper:
+            return "not in the paper protocol yet"
+        if row.searched_by is not None and not self._functions(row.searched_by):
+            found_under = "" if self.protocol in MINI else f" PROTOCOL={self.protocol}"
+            return f"its functions are to be searched first: make search-pap SEARCH={row.searched_by}{found_under}"
+        return None
 
     def runs(
         self, manifest: Manifest, row: ManifestRow, printed_set: str, data: DataChoice, seeds: tuple[int, ...]
@@ -158,7 +160,7 @@ class _Planner:
         shared, special = manifest.under(self.protocol), row.under(self.protocol)
         head = (f"experiment={manifest.experiment}", f"protocol={self.protocol}", *data.overrides)
         head += manifest.datasets[printed_set].settings_under(self.protocol)
-        functions = () if row.searched_by is None else searched(row.searched_by, self.protocol, self.root)
+        functions = () if row.searched_by is None else self._functions(row.searched_by)
         by_hand = merge_overrides(shared, special, functions, own)
         found = self._tuned(detector_of((*head, *by_hand)), row.loss, data)
         overrides = merge_overrides(head, shared, found, special, functions, own)
@@ -178,6 +180,11 @@ class _Planner:
         data = other.datasets[printed_set].own(self.protocol)
         runs = self.runs(other, other.rows[key], printed_set, data, seeds)
         return tuple(replace(run, label=address) for run in runs)
+
+    def _functions(self, search: str) -> tuple[str, ...]:
+        if search not in self.functions:
+            self.functions[search] = searched(search, self.protocol, self.root)
+        return self.functions[search]
 
     def _tuned(self, detector: str, loss: str, data: DataChoice) -> tuple[str, ...]:
         if self.protocol not in MINI:
