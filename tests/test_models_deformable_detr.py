@@ -14,7 +14,7 @@ from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
 from rankdet.evaluation.inference import candidates, detect_image
 from rankdet.losses.box import GIoULoss
-from rankdet.training.init import CLASS_LAYER
+from rankdet.training.init import SCORE_LAYERS
 
 DETR = ("experiment=deformable_detr", "loss=focal", "loss.weight=2", "box_loss=l1_giou")
 MINI = (*DETR, "model=deformable_detr_quarter")
@@ -280,7 +280,7 @@ def test_names():
     names = built(*LIGHT).model.state_dict().keys()
     parts = {"backbone", "levels", "encoder", "decoder", "queries", "reference_points", "heads"}
     assert {name.split(".")[0] for name in names} == parts
-    assert any(name.startswith(CLASS_LAYER) for name in names)
+    assert any(name.startswith(SCORE_LAYERS) for name in names)
     assert run_directory(config(*MINI)).parent.name.startswith("deformable_detr_resnet18-focal-")
 
 

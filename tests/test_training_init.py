@@ -62,6 +62,37 @@ def test_the_class_head_starts_fresh_where_it_is_told_to(build, weights):
     assert "another number of classes" in initialise_from(build(5, 1), weights, fresh_class_head=True)[1]
 
 
+PROPOSALS, REGIONS, BOXES = (
+    {f"{part}.{kind}" for kind in ("weight", "bias")}
+    for part in ("rpn.score_output", "roi_head.score_output", "roi_head.box_output")
+)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "fresh_class_head", "expected"),
+    [
+        (3, False, set()),
+        (3, True, PROPOSALS | REGIONS),
+        (5, False, REGIONS | BOXES),
+        (5, True, PROPOSALS | REGIONS | BOXES),
+    ],
+)
+def test_two_stages(build, tmp_path, num_classes, fresh_class_head, expected):
+    """A region has scores and boxes for each class; a proposal has one score, whatever their number."""
+    two_stages = ("model=faster_rcnn_quarter", "rpn=ce", "matching=roi")
+    torch.save({"model": build(3, 0, *two_stages).state_dict()}, tmp_path / "weights.pt")
+    model = build(num_classes, 1, *two_stages)
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    notes = initialise_from(model, tmp_path / "weights.pt", fresh_class_head)
+    theirs = torch.load(tmp_path / "weights.pt")["model"]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, fresh[key] if key in expected else theirs[key]), key
+    assert not torch.equal(fresh["rpn.score_output.weight"], theirs["rpn.score_output.weight"])
+    assert [note.partition(": ")[2] for note in notes[1:]] == [f"{', '.join(sorted(expected))} start fresh"] * bool(
+        expected
+    )
+
+
 def test_another_architecture_is_refused_and_nothing_changed(build, weights):
     model = build(3, 1, "model.fpn.channels=32")
     before = {key: value.clone() for key, value in model.state_dict().items()}
