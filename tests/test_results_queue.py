@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from rankdet.results import queue
 from rankdet.results.queue import Failure, Interrupted, Job, Queue, ending_signals, failure_report
 
 DONE = "import pathlib; pathlib.Path('record.json').write_text('{}')"
@@ -139,6 +140,23 @@ if first: sys.exit(75)
     item = job(tmp_path, program)
     assert run([item], 1, tmp_path)[0] == []
     assert item.finished
+
+
+def test_a_run_is_not_started_while_other_hands_hold_it(tmp_path, monkeypatch):
+    """It is looked at twice in vain; the third time it is free, and the second start finishes it."""
+    program = f"""
+import pathlib, sys
+tries = pathlib.Path('tries'); count = len(tries.read_text()) if tries.exists() else 0
+tries.write_text('x' * (count + 1))
+if count == 0: sys.exit(75)
+{DONE}"""
+    held = [True, True, False]
+    monkeypatch.setattr(queue, "is_taken", lambda directory: held.pop(0))
+    item = job(tmp_path, program)
+    failures, text = run([item], 1, tmp_path)
+    assert failures == [] and held == []
+    assert (item.directory / "tries").read_text() == "xx"
+    assert text.count("another process is training it") == 1
 
 
 def test_a_run_that_was_stopped_is_no_failure(tmp_path):

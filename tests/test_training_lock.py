@@ -22,6 +22,12 @@ def hold(directory, ready, with_child):
         time.sleep(60)
 
 
+def ask_until(directory, enough):
+    """Asks whether the lock is held, without a pause."""
+    while not enough.exists():
+        is_taken(directory)
+
+
 def take(directory):
     """Takes the lock and lets it go again."""
     with run_lock(directory):
@@ -51,6 +57,19 @@ def test_held_by_a_living_process_and_free_as_soon_as_it_is_killed(tmp_path, wit
         process.join()
     assert tiny.in_child(take, directory) == 0
     assert not is_taken(directory) and not is_taken(tmp_path / "never a run")
+
+
+def test_asking_turns_nobody_away(tmp_path):
+    """While two processes ask all the time, the lock is taken 2000 times."""
+    (tmp_path / ".lock").touch()
+    asking = [tiny.child(ask_until, tmp_path, tmp_path / "enough") for _ in range(2)]
+    try:
+        for _ in range(2000):
+            take(tmp_path)
+    finally:
+        (tmp_path / "enough").touch()
+        for process in asking:
+            process.join()
 
 
 def test_the_second_process_is_told_in_one_line(tmp_path, capsys, monkeypatch):

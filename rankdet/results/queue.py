@@ -92,7 +92,7 @@ class Queue:
     """Runs jobs, workers at a time, each on GPUs of its own, and waits for those that another process has in hand.
 
     Finished jobs are skipped. A failed one stops none but those that need its records. In seconds: poll, between looks
-    at the children; retry, until a job that was busy elsewhere is tried again; grace, from SIGTERM to SIGKILL.
+    at the children; retry, until a job that was busy elsewhere is looked at again; grace, from SIGTERM to SIGKILL.
     """
 
     def __init__(
@@ -144,7 +144,11 @@ class Queue:
 
     def _start(self) -> None:
         while self.elsewhere and self.elsewhere[0][0] <= time.monotonic():
-            self.waiting.append(self.elsewhere.popleft()[1])
+            job = self.elsewhere.popleft()[1]
+            if is_taken(job.directory):
+                self._wait_for(job)
+            else:
+                self.waiting.append(job)
         while len(self.children) < self.workers and (job := self._next()):
             if job.finished:  # by another process, while it waited
                 self.progress.ended(f"{job.name}: finished elsewhere", len(job.records) or 1)
@@ -191,11 +195,14 @@ class Queue:
             if child.job.finished:
                 continue
             if code == BUSY or is_taken(child.job.directory):  # of several processes another one's end may be told
-                self.elsewhere.append((time.monotonic() + self.retry, child.job))
+                self._wait_for(child.job)
                 self.progress.note(f"{child.job.name}: another process is training it; waiting for it")
             else:
                 self.failures.append(Failure(child.job, code, _tail(child)))
                 self.progress.ended(f"{child.job.name}: {self.failures[-1].how}", len(child.missing))
+
+    def _wait_for(self, job: Job) -> None:
+        self.elsewhere.append((time.monotonic() + self.retry, job))
 
     def _note_records(self, child: _Child) -> None:
         before, child.missing = child.missing, child.job.missing()

@@ -1,12 +1,16 @@
 """One process trains a run: an advisory lock that the system lets go when its holder dies, however it dies."""
 
 import fcntl
+import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rankdet.errors import UserError
 from rankdet.training.codes import BUSY
+
+FLOCK = "hhqqi"  # Linux's struct flock: type, whence, start, length, process
 
 
 @contextmanager
@@ -33,12 +37,11 @@ def run_lock(directory: Path) -> Iterator[None]:
 
 
 def is_taken(directory: Path) -> bool:
-    """Whether another process holds directory/.lock at this moment."""
+    """Whether another process holds directory/.lock at this moment. Asking takes nothing, so it turns nobody away."""
+    asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
-        with (directory / ".lock").open("r+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
+        with (directory / ".lock").open("rb") as file:
+            answer = fcntl.fcntl(file, fcntl.F_GETLK, asked)
     except OSError:
         return False
-    return False
+    return struct.unpack(FLOCK, answer)[0] != fcntl.F_UNLCK
