@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import golden_files, loss_inputs, step_value
 
-from rankdet.losses import rank_sort
+from rankdet.losses import blocks
 from rankdet.losses.rank_sort import RankSortLoss, rank_sort_loss
 
 # golden README: loss absolute, gradient absolute, gradient relative to its largest element
@@ -148,7 +148,7 @@ def test_blocks_change_nothing(block, delta, monkeypatch):
     quality = torch.cat((torch.rand(20), torch.zeros(60)))
     logits = torch.randn(80)
     whole = parts_and_gradients(logits, quality, delta)
-    monkeypatch.setattr(rank_sort, "BLOCK", block)
+    monkeypatch.setattr(blocks, "PAIRS_IN_CACHE", block)
     in_blocks = parts_and_gradients(logits, quality, delta)
     np.testing.assert_allclose(in_blocks[0], whole[0], atol=1e-14)
     np.testing.assert_allclose(in_blocks[1], whole[1], atol=1e-14)

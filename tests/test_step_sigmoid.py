@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankdet.losses import step_direct, step_sigmoid, sums
+from rankdet.losses import blocks, step_sigmoid, sums
 from rankdet.losses.step_direct import DirectStep, PairsOfSome
 from rankdet.losses.step_sigmoid import BINS_PER_SCALE, SigmoidPairs, SigmoidStep
 
@@ -72,13 +72,13 @@ def test_the_worst_place_in_a_bin(dtype):
 
 def test_bins_where_they_take_less_than_the_pairs():
     """k = 1/2 in float32: 64 bins for each unit between the scores, and 40 k beyond the points at most. A bin takes as
-    much as six scores."""
+    much as three scores."""
     cases = [
-        (torch.linspace(0, 1, 391), SigmoidPairs),  # 65 bins
-        (torch.linspace(0, 1, 390), PairsOfSome),  # 65 bins take as much
-        (torch.linspace(0, 1, 391).double(), PairsOfSome),  # 513 bins
-        (torch.linspace(-1e4, 1e4, 15367), SigmoidPairs),  # 40 units around the point: 2561 bins
-        (torch.linspace(-1e4, 1e4, 15366), PairsOfSome),
+        (torch.linspace(0, 1, 196), SigmoidPairs),  # 65 bins
+        (torch.linspace(0, 1, 195), PairsOfSome),  # 65 bins take as much
+        (torch.linspace(0, 1, 196).double(), PairsOfSome),  # 513 bins
+        (torch.linspace(-1e4, 1e4, 7684), SigmoidPairs),  # 40 units around the point: 2561 bins
+        (torch.linspace(-1e4, 1e4, 7683), PairsOfSome),
         (torch.full((7,), -1e30), SigmoidPairs),
         (torch.tensor([]), PairsOfSome),
     ]
@@ -89,15 +89,15 @@ def test_bins_where_they_take_less_than_the_pairs():
 
 
 def test_only_scores_that_take_part_count_as_such():
-    """391 scores would go into 65 bins; 390 of them do not, and are looked at pair by pair, the other one never."""
-    scores = torch.linspace(0, 1, 391)
-    takes_part = torch.arange(391) != 7
+    """196 scores would go into 65 bins; 195 of them do not, and are looked at pair by pair, the other one never."""
+    scores = torch.linspace(0, 1, 196)
+    takes_part = torch.arange(196) != 7
     scores[7] = 0.5
     points, weights = torch.tensor([0.25, 0.75]), torch.tensor([3.0, 5.0]).double()
     pairs = SigmoidStep(0.5).pairs(points, scores, takes_part)
     assert type(pairs) is PairsOfSome
     some = SigmoidStep(0.5).pairs(points, scores[takes_part])
-    u = torch.rand(391, generator=torch.Generator().manual_seed(0))
+    u = torch.rand(196, generator=torch.Generator().manual_seed(0))
     for name in ("at_points", "slopes_at_points"):
         torch.testing.assert_close(getattr(pairs, name)(), getattr(some, name)(), rtol=0, atol=0)
         torch.testing.assert_close(getattr(pairs, name)(u), getattr(some, name)(u[takes_part]), rtol=0, atol=0)
@@ -125,7 +125,7 @@ def test_all_scores_on_one_side(dtype, distance):
 
 
 def test_a_huge_range_takes_pairs_in_blocks():
-    """Points 25 000 apart and k = 1/100 would take 80 million bins: pairs instead, a million (BLOCK) at a time.
+    """Points 25 000 apart and k = 1/100 would take 80 million bins: pairs instead, so many (PAIRS_IN_CACHE) at a time.
 
     100 001 scores, 1/4 apart: of the lowest point all but itself lie above, and it is a half to itself.
     """
@@ -138,8 +138,8 @@ def test_a_huge_range_takes_pairs_in_blocks():
     points, scores = torch.tensor([-12_500.0, 0.0, 12_500.0]).repeat(10), torch.arange(-50_000, 50_001) / 4
     with mock.patch.object(SigmoidStep, "_value", value):
         counts = SigmoidStep(0.01).pairs(points, scores).at_points()
-    assert max(held) <= step_direct.BLOCK
-    assert len(held) == 3
+    assert max(held) <= blocks.PAIRS_IN_CACHE
+    assert len(held) == 23
     torch.testing.assert_close(
         counts[:3], torch.tensor([100_000.5, 50_000.5, 0.5], dtype=torch.float64), atol=1e-6, rtol=0
     )
@@ -160,8 +160,8 @@ def test_bins_are_taken_in_blocks():
     points, scores = torch.rand(7, generator=generator).double(), torch.rand(6000, generator=generator).double()
     pairs, weights = SigmoidStep(0.3).pairs(points, scores), torch.arange(7).double()
     expected = pairs.at_points(), pairs.at_scores(weights)
-    with mock.patch.object(step_sigmoid, "BLOCK", 64):
-        assert [block for block, _ in pairs._taylor(0)][:2] == [slice(0, 9), slice(9, 18)]
+    with mock.patch.object(blocks, "PAIRS_IN_CACHE", 64):
+        assert [block for block, _ in pairs._derivatives(0)][:2] == [slice(0, 9), slice(9, 18)]
         torch.testing.assert_close((pairs.at_points(), pairs.at_scores(weights)), expected, rtol=1e-14, atol=0)
 
 

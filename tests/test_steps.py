@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankdet.losses import blocks, intervals, step_direct, step_piecewise, step_sigmoid, sums
+from rankdet.losses import blocks, intervals, step_piecewise, step_sigmoid, sums
 from rankdet.losses.step_direct import DirectStep, power_step
 from rankdet.losses.step_piecewise import curve_step, heaviside_step, linear_step, sign_step
 from rankdet.losses.step_sigmoid import SigmoidStep
@@ -367,7 +367,7 @@ def test_pairs_are_held_in_blocks():
     pairs = DirectStep(square, square, 0.0).pairs(points, scores)
     weights = double(range(7))
     expected = pairs.at_points(), pairs.at_scores(weights)
-    with mock.patch.object(step_direct, "BLOCK", 64):
+    with mock.patch.object(blocks, "PAIRS_IN_CACHE", 64):
         for sums_of in (pairs.at_points, lambda: pairs.at_scores(weights)):
             held.clear()
             torch.testing.assert_close(sums_of(), expected[sums_of != pairs.at_points])

@@ -1,11 +1,10 @@
 """Rank & Sort loss: positives above negatives, and among themselves by quality (ICCV 2021)."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from rankdet.losses.blocks import blocks_of_pairs
 from rankdet.losses.checks import holds
 from rankdet.losses.inputs import LossInputs, LossOutput
 from rankdet.losses.overlap import paired_iou
@@ -14,7 +13,6 @@ from rankdet.losses.scope import ranking_group
 from rankdet.losses.scores import SigmoidScores
 from rankdet.losses.step_piecewise import heaviside_step, linear_step
 
-BLOCK = 1 << 20  # pairs of positives held at a time
 QUALITY = "quality must be finite, and -1 or not negative"
 
 
@@ -95,7 +93,7 @@ def _sorting(ranking: Ranking, quality: Tensor, delta: float) -> Tensor:
     """The sorting part; quality: float64 [P], of all positives that are ranked together."""
     count, scores = len(quality), ranking.scores
     value, gradient = torch.zeros_like(quality[:1]).sum(), torch.zeros_like(quality)
-    for block in _blocks(count):
+    for block in blocks_of_pairs(count, scores):
         x = scores - scores[block, None]
         above = (x >= 0).double() if delta == 0 else (x / (2 * delta) + 0.5).clamp_(0, 1)
         missorted = above * (quality < quality[block, None])
@@ -109,10 +107,3 @@ def _sorting(ranking: Ranking, quality: Tensor, delta: float) -> Tensor:
     scope, flat = ranking.scope, ranking.flat
     own = scope.own(gradient * scope.size, len(ranking.positives)).to(flat.dtype)
     return with_gradient(flat[ranking.positives], value.to(flat.dtype), own)
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    """Slices of `count` positives small enough for their pairs with all others to be held."""
-    size = max(1, BLOCK // max(1, count))
-    for start in range(0, count, size):
-        yield slice(start, start + size)

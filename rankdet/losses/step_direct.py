@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 20  # pairs held at a time
+from rankdet.losses.blocks import blocks_of_pairs
 
 Function = Callable[[Tensor], Tensor]  # float64, elementwise
 
@@ -78,9 +78,7 @@ class DirectPairs(NamedTuple):
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Slices of the scores, who takes part in them, and float64 [P, scores in the block]: n - p_i."""
-        size = max(1, BLOCK // max(1, len(self.points)))
-        for start in range(0, len(self.scores), size):
-            block = slice(start, start + size)
+        for block in blocks_of_pairs(len(self.scores), self.points):
             yield block, self.takes_part[block], self.scores[block].double() - self.points[:, None]
 
 
