@@ -43,7 +43,7 @@ from rankdet.training.log import RunLog
 from rankdet.training.loop import StepReport, Training, train
 from rankdet.training.monitor import Monitor, first_images
 from rankdet.training.provenance import provenance
-from rankdet.training.split import require_separate_images
+from rankdet.training.split import padded_alike, require_separate_images
 from rankdet.training.stop import Stop
 
 OTHER_BITS = ("threads", "compile", "channels_last", "split")  # of runtime: what rounding depends on
@@ -143,6 +143,8 @@ class Run:
         dataset = build_dataset(cfg, self.train_set, training=True)
         workers = cfg.runtime.num_workers
         batches = train_loader(dataset, cfg.batch_size, total, training.step, here.rank, here.size, workers)
+        if training.split and dataset.augment.padding:
+            batches = padded_alike(batches, dataset.augment.padding.fill, here)
         if here.is_main:
             text = OmegaConf.to_yaml(cfg)
             write_text(self.directory / "config.yaml", text)

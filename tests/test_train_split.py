@@ -12,10 +12,16 @@ from test_train_distributed import flat, one_of_two
 from rankdet import train
 from rankdet.build import build_detector
 from rankdet.config import compose, run_directory
+from rankdet.data.augment import Padding
+from rankdet.data.loader import collate
+from rankdet.data.records import Target
 from rankdet.training.checkpoint import list_checkpoints
+from rankdet.training.distributed import World
+from rankdet.training.split import padded_alike
 
 SHORT = ["schedule.length=12", "schedule.milestones=[]", "splits.monitor=null", "optimizer=sgd", "schedule.lr=0.5"]
 SETTINGS = [*SHORT, "schedule.warmup_steps=0", "model.backbone.norm=gn"]
+PADDED = ("augment=short_side_jitter_mini", "test_input=keep_aspect")  # each process's images have a size of their own
 
 
 def weights(arguments):
@@ -23,13 +29,15 @@ def weights(arguments):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("loss", ["ap", pytest.param("focal", marks=pytest.mark.stress)])
-def test_the_same_run(tmp_path, loss):
+@pytest.mark.parametrize(
+    ("loss", "input_settings"), [("ap", ()), ("ap", PADDED), pytest.param("focal", (), marks=pytest.mark.stress)]
+)
+def test_the_same_run(tmp_path, loss, input_settings):
     """Three steps of 4 images by gloo against one process: one ranks, and one is a sum over the positives' number.
 
     Each process on its own, gpus=2, ends elsewhere: 100 times as far from it.
     """
-    arguments = tiny.overrides(tmp_path, *SETTINGS, f"loss={loss}")
+    arguments = tiny.overrides(tmp_path, *SETTINGS, f"loss={loss}", *input_settings)
     ended = []
     for more in ([], ["runtime.split=2"], ["gpus=2"]):
         own = [*arguments, *more, f"runtime.runs={tmp_path}/runs-{len(ended)}"]
@@ -54,6 +62,35 @@ def test_the_same_run(tmp_path, loss):
     off = float((moved(split) - way).norm() / way.norm())
     assert off < 1e-3
     assert float((moved(apart) - way).norm() / way.norm()) > 100 * off
+
+
+class OneOfTwo(World):
+    """A process beside one whose inputs have the size that it is told."""
+
+    def gather(self, value):
+        return [value, self.store]
+
+
+def test_inputs_are_padded_to_the_largest_of_all_processes():
+    """Two processes, one with a wide and one with a high image, see what one with both would, 64 x 96; where the other
+    one's are as large, a batch stays as it is."""
+    padding = Padding(32, (10, 20, 30))
+    none = torch.zeros(0)
+    samples = [
+        (torch.randint(0, 256, (3, *size), dtype=torch.uint8), Target(none, none, none, i, size))
+        for i, size in enumerate([(32, 96), (64, 40)])
+    ]
+    together = collate(samples, padding)
+    own = [collate([sample], padding) for sample in samples]
+    sizes = [tuple(batch.images.shape[2:]) for batch in own]
+    assert sizes == [(32, 96), (64, 64)]
+    for i, batch in enumerate(own):
+        here = OneOfTwo(i, 2, torch.device("cpu"), sizes[1 - i])
+        (found,) = padded_alike([batch], padding.fill, here)
+        assert torch.equal(found.images, together.images[i : i + 1])
+        assert found.targets == together.targets[i : i + 1]
+        (alone,) = padded_alike([batch], padding.fill, OneOfTwo(i, 2, torch.device("cpu"), sizes[i]))
+        assert alone.images is batch.images and alone.targets is batch.targets
 
 
 def test_batch_norm_that_is_trained_is_refused(tmp_path, monkeypatch):

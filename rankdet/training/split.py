@@ -6,7 +6,7 @@ but for rounding, whatever the loss. What is sent is the outputs, some tens of m
 computed more than once costs nobody time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import torch
@@ -14,10 +14,27 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rankdet.data.records import Target
+from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
 from rankdet.models.output import DetectorOutput
 from rankdet.training.distributed import World
+
+
+def padded_alike(batches: Iterable[Batch], fill: Sequence[int], here: World) -> Iterator[Batch]:
+    """This process's batches, padded further to the largest input that any process has for the step.
+
+    That is the input of one process with all images, and the same anchors for all. fill: RGB in 0..255 of the padding.
+    Every process must have as many batches.
+    """
+    for images, targets in batches:
+        size = (images.shape[2], images.shape[3])
+        height, width = (max(sides) for sides in zip(*here.gather(size), strict=True))
+        if (height, width) == size:
+            yield Batch(images, targets)
+            continue
+        whole = torch.tensor(fill, dtype=images.dtype).view(3, 1, 1).repeat(len(images), 1, height, width)
+        whole[:, :, : size[0], : size[1]] = images
+        yield Batch(whole, [target._replace(shown=target.shown or size) for target in targets])
 
 
 def whole_batch(
@@ -25,15 +42,12 @@ def whole_batch(
 ) -> tuple[list[DetectorOutput], list[Target]]:
     """This process's outputs, one a stage, and targets -> those of all, process by process; without gradients.
 
-    UserError where the processes' images have unlike numbers of anchors: padded batches, regions of Faster R-CNN.
+    The processes' images must be of one size (see padded_alike), and as many. ValueError for outputs of other shapes.
     """
     shapes = [tuple(output.logits.shape) for output in outputs]
     found = here.gather((shapes, targets))
     if any(others != shapes for others, _ in found):
-        raise UserError(
-            "runtime.split: the processes' images differ in size, or in their number of regions, and cannot be joined; "
-            "use runtime.split=1, or gpus=<n>, a run of its own in which each process ranks its own images"
-        )
+        raise ValueError(f"outputs must have the same shapes in all processes, got {[others for others, _ in found]}")
     return [_of_all(output, here.size) for output in outputs], list(chain.from_iterable(given for _, given in found))
 
 
