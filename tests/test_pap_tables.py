@@ -89,6 +89,8 @@ def test_detectors_and_blocking(root, registry, protocol):
         assert detr.optimizer._target_.endswith("AdamW") and detr.model.refine
         assert (detr.batch_size, detr.schedule.lr, detr.schedule.lr_batch) == (32, 2e-4, 32)
         assert (detr.schedule.length, list(detr.schedule.milestones), detr.schedule.warmup_steps) == (50, [40], 0)
+        assert list(detr.augment.shorter) == list(range(480, 801, 32))
+        assert list(config_of(rows["retinanet-blocked"].runs[0].overrides).augment.shorter) == [800]
 
 
 def test_rows_wait_for_their_search(root, registry):
