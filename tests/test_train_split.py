@@ -102,6 +102,23 @@ def test_batch_norm_that_is_trained_is_refused(tmp_path, monkeypatch):
     assert "GPUS=1 JOBS=<n>" in done.err
 
 
+@pytest.mark.parametrize(
+    ("settings", "alike"),
+    [(["gpus=2"], False), (["runtime.split=2"], False), (["runtime.split=2", "sampler=random"], True)],
+)
+def test_what_each_process_draws(tmp_path, monkeypatch, settings, alike):
+    """Weights start alike, drop-out does not; where all compute one loss, a sampler must leave out the same for all."""
+    monkeypatch.setattr(train, "DistributedDataParallel", lambda model, **_: model)
+    cfg = compose(tiny.overrides(tmp_path, "model.backbone.norm=gn", *settings))
+    weights, drawn = [], []
+    for rank in range(2):
+        run = train.Run(cfg, tmp_path / "run", World(rank, 2, torch.device("cpu")))
+        weights.append(flat(run.detector.model))
+        drawn.append(torch.rand(3))
+    assert torch.equal(*weights)
+    assert torch.equal(*drawn) == alike
+
+
 def test_of_two_ways_one(tmp_path):
     done = tiny.call(train.main, tiny.overrides(tmp_path, "runtime.split=2", "gpus=2"))
     assert done == (2, "", "error: gpus=2 and runtime.split=2: one of them must be 1\n")
