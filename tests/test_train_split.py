@@ -30,7 +30,7 @@ def weights(arguments):
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("loss", "input_settings"), [("ap", ()), ("ap", PADDED), pytest.param("focal", (), marks=pytest.mark.stress)]
+    ("loss", "input_settings"), [("ap", ()), ("focal", PADDED), pytest.param("focal", (), marks=pytest.mark.stress)]
 )
 def test_the_same_run(tmp_path, loss, input_settings):
     """Three steps of 4 images by gloo against one process: one ranks, and one is a sum over the positives' number.
