@@ -100,6 +100,19 @@ def test_interrupted_between_and_within_rounds(tmp_path, rounds_done):
     assert sorted(measured[1:]) == sorted([*range(SEARCH.rounds), *again])
 
 
+def test_a_search_whose_rounds_are_all_there_has_been_told_of_whole(tmp_path):
+    """Broken off while it tells of the last round, which makes the files that trainings take: it is not finished."""
+
+    def telling(start, rounds):
+        if len(rounds) == SEARCH.rounds:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(SEARCH, nearness, tmp_path / "broken", telling)
+    assert len(load_rounds(tmp_path / "broken")) == SEARCH.rounds - 1
+    assert searched(tmp_path / "broken") == searched(tmp_path / "whole")
+
+
 def slow_search(folder, stop_at):
     """In a process of its own: kills itself, as kill -9 does, when it has looked at so many files being replaced."""
     seen = 0

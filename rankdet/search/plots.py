@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rankdet.files import replacing
 from rankdet.search.parameters import FUNCTIONS, Shape
 from rankdet.search.rounds import Round
 from rankdet.search.settings import Search
@@ -23,9 +24,9 @@ TITLES = {"h2": "H2", "i2": "I2", "i3": "I3", "i1": "I1", "h1": "H1"}  # as in t
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG and closes the figure. Equal figures, equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    """Writes a PNG, whole or not at all, and closes the figure. Equal figures, equal bytes."""
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
 

@@ -45,17 +45,17 @@ def run_search(
 ) -> list[Round]:
     """All rounds, those that directory already holds and the missing ones.
 
-    watch: called with the start's reward and the rounds so far, once at first and after each. A round is a function of
-    the search's seed, its own number and the round before, so that what was under way at an interruption is drawn
-    again, the same.
+    watch: called with the start's reward and the rounds so far, once at first and after each, before that is written
+    down: where all rounds are, all that watch makes of them is there, too. A round is a function of the search's seed,
+    its own number and the round before, so that what was under way at an interruption is drawn again, the same.
     """
     rounds = load_rounds(directory)
     start = _start(search, measure, directory)
     watch(start, rounds)
     for index in range(len(rounds), search.rounds):
         rounds.append(play(search, rounds, measure))
-        write_json(round_path(directory, index), asdict(rounds[-1]))
         watch(start, rounds)
+        write_json(round_path(directory, index), asdict(rounds[-1]))
     return rounds
 
 
