@@ -13,8 +13,8 @@ from rankdet.results.runs import config_of
 from rankdet.search.found import findings, save
 from rankdet.search.lookup import FOLDER, publish_searches, searched
 from rankdet.search.parameters import as_list
-from rankdet.search.rounds import run_search
-from rankdet.search.settings import SEARCHES, load_search, search_directory
+from rankdet.search.rounds import begin, run_search
+from rankdet.search.settings import SEARCHES, load_search, search_directory, settings_of
 
 TABLES = ("table-1", "table-2", "table-3")
 SEARCHED = {  # row -> search
@@ -53,6 +53,7 @@ def search(root, name):
     """Ends the search of that name, without a training; gives what it found."""
     one = load_search(root / SEARCHES, name, "mini", None, 0)
     directory = search_directory(one, root)
+    begin(directory, settings_of(one) | {"data_hash": "made up"})
     done = run_search(one, lambda _, theta: theta.mean(dim=1).tolist(), directory, lambda start, rounds: None)
     best, _ = findings(one, 0.1, done)
     save(one, best, directory)
@@ -127,6 +128,20 @@ def test_rows_train_by_what_their_search_found(root, registry):
     assert {key: row.runs for key, row in again.items()} == {key: row.runs for key, row in rows.items()}
     assert searched("retinanet-voc", "mini_long", root) == searched("retinanet-voc", "mini", root) != ()
     assert searched("retinanet-voc", "paper", root) == ()
+
+
+def test_rows_do_not_take_what_another_search_found(root):
+    """Made with ARGS, or before experiments/searches.yaml said something else: neither taken nor published."""
+    search(root, "retinanet-voc")
+    assert searched("retinanet-voc", "mini", root)
+    directory = search_directory(load_search(root / SEARCHES, "retinanet-voc", "mini", None, 0), root)
+    begun = (directory / "search.json").read_text()
+    (directory / "search.json").write_text(begun.replace('"schedule.length=640"', '"schedule.length=64"'))
+    assert searched("retinanet-voc", "mini", root) == ()
+    (directory / "search.json").write_text(begun)
+    (root / SEARCHES).write_text((root / SEARCHES).read_text().replace("sigma: 0.2", "sigma: 0.3"))
+    assert searched("retinanet-voc", "mini", root) == ()
+    assert publish_searches(root) == []
 
 
 def test_an_unknown_search(root, registry):

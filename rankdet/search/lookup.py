@@ -1,13 +1,14 @@
 """Functions that finished searches found: where the tables' rows look for them, and what is published of a search."""
 
+import json
 import shutil
 from pathlib import Path
 
 from rankdet.files import replacing
 from rankdet.option_files import GROUPS, opened
-from rankdet.results.reading import read_yaml
-from rankdet.search.rounds import load_rounds
-from rankdet.search.settings import PROTOCOLS, SEARCHES, Search, load_search, search_directory
+from rankdet.results.reading import read_json, read_yaml
+from rankdet.search.rounds import SETTINGS, load_rounds
+from rankdet.search.settings import PROTOCOLS, SEARCHES, Search, load_search, search_directory, settings_of
 
 FOLDER = Path("experiments", "pap", "searches")  # in the checkout: <protocol>/<search>/, of each search on its own data
 FILES = ("report.md", "rewards.csv", "progress.png", "best/loss.yaml", "best/rpn.yaml", "best/functions.png")
@@ -52,4 +53,7 @@ def _load(name: str, protocol: str, root: Path) -> Search:
 
 
 def _finished(search: Search, directory: Path) -> bool:
-    return len(load_rounds(directory)) == search.rounds
+    """Whether directory holds all rounds of just this search: not of one with ARGS, or as it was described before."""
+    path = directory / SETTINGS
+    begun, today = read_json(path) if path.is_file() else {}, json.loads(json.dumps(settings_of(search)))
+    return begun.items() >= today.items() and len(load_rounds(directory)) == search.rounds

@@ -1,7 +1,7 @@
 """A sample's reward: the AP that a short training by its functions reaches on images held out of the training split."""
 
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rankdet.results.queue import Failure
 from rankdet.results.records import read_finished
 from rankdet.results.runs import Run, make_runs, merge_overrides, weights_path
 from rankdet.search.parameters import overrides
-from rankdet.search.settings import Search
+from rankdet.search.settings import Search, settings_of
 from rankdet.training.codes import DEAD, NOT_FINITE
 
 METRIC = "AP"
@@ -74,10 +74,9 @@ def runs_of(
 
 def described(search: Search) -> dict[str, Any]:
     """All that a search's rewards depend on, for a JSON file. UserError for what cannot be trained."""
-    fields = asdict(search)
-    space, data = fields.pop("space"), fields.pop("data")
+    opening = {"opening_hash": config_hash(compose([*search.opening]))} if search.opening else {}
     of_samples = {"config_hash": config_hash(compose([*search.sample])), "data_hash": check_splits(search)}
-    return fields | space | {"data": data["name"]} | of_samples
+    return settings_of(search) | opening | of_samples
 
 
 def check_splits(search: Search, report_on: str = "test") -> str:

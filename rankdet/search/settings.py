@@ -1,6 +1,6 @@
 """The searches that experiments/searches.yaml describes, read and checked."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,13 @@ class Search:
     def sample(self) -> tuple[str, ...]:
         """What a sample is started with, likewise."""
         return merge_overrides(self.training, self.proxy)
+
+
+def settings_of(search: Search) -> dict[str, Any]:
+    """All that experiments/searches.yaml and the command say of a search, for a JSON file."""
+    fields = asdict(search)
+    space, data = fields.pop("space"), fields.pop("data")
+    return fields | space | {"data": data["name"]}
 
 
 def search_directory(search: Search, root: Path) -> Path:
