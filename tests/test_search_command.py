@@ -128,7 +128,7 @@ def test_splits_that_overlap(repo, tmp_path):
 def test_rewards(repo, tmp_path, monkeypatch):
     """AP of what finished, 0 of what died or left the numbers; any other end stops the search. Weights do not stay."""
     search = replace(quick(root_of(repo, tmp_path)), samples=3)
-    measure = Proxy(search, 2, ANY, tmp_path)
+    measure = Proxy(search, 2, ANY, tmp_path, "aaaa-bbbb")
     theta = search.space.start().repeat(3, 1) + search.space.start().new_tensor([[0.0], [0.01], [0.02]])
     codes = {1: DEAD, 2: NOT_FINITE}
 
@@ -150,6 +150,23 @@ def test_rewards(repo, tmp_path, monkeypatch):
     with pytest.raises(ProxyFailure) as stop:
         measure(4, theta)
     assert [failure.job.name for failure in stop.value.failures] == ["round 5 sample 2"]
+    with pytest.raises(UserError, match=r"seed1000: was trained or tested on other data; remove it"):
+        replace(measure, data_hash="cccc-bbbb").reward(run)
+
+
+def test_what_all_start_from_fails(repo, tmp_path, monkeypatch):
+    """No outcome of a sample, however it ended: the search stops, and says so beside the samples that wait for it."""
+    search = quick(root_of(repo, tmp_path))
+
+    def failed(runs, *_):
+        jobs = [Job(run.label, (), run.directory) for run in runs]
+        return [Failure(jobs[0], NOT_FINITE, ("...",)), *(Failure(job, None, ("...",)) for job in jobs[1:])]
+
+    monkeypatch.setattr(proxy, "run_all", failed)
+    with pytest.raises(ProxyFailure) as stop:
+        Proxy(search, 2, ANY, tmp_path, "aaaa-bbbb")(None, search.space.start()[None])
+    names = [failure.job.name for failure in stop.value.failures]
+    assert names == ["what all trainings start from", "the identity line"]
 
 
 @pytest.mark.full
@@ -215,6 +232,12 @@ class TestComparison:
             "retinanet-voc, last mean: does not beat the identity line it starts from: +6.33 AP in the mean, ahead "
             "with 2 of 3 seeds.",
             "retinanet-voc-random, best sample: not all seeds are finished, so nothing is said.",
+        ]
+        line, other = contestants[0], contestants[3]
+        halves = replace(line, runs=line.runs[::2]), replace(other, runs=other.runs[:2])
+        missing = [replace(one, runs=(*one.runs, replace(one.runs[0], directory=tmp_path))) for one in halves]
+        assert comparison.verdicts(missing) == [
+            "retinanet-voc-random, best sample: not all seeds are finished, so nothing is said."
         ]
         text = comparison.markdown("Title", contestants, [search for search, _ in pairs])
         assert "| 30.00 ± 10.00 | 60.00 ± 20.00 |" in text

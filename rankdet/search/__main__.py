@@ -53,7 +53,8 @@ def act(args: argparse.Namespace, root: Path) -> int:
         begin(directory, content)
         report = Report(search, directory, len(load_rounds(directory)))
         try:
-            run_search(search, Proxy(search, args.jobs, Hardware(args.gpus), root), directory, report)
+            proxy = Proxy(search, args.jobs, Hardware(args.gpus), root, content["data_hash"])
+            run_search(search, proxy, directory, report)
         except ProxyFailure as stop:
             print(failure_report(stop.failures), file=sys.stderr)
             return 1

@@ -132,7 +132,7 @@ def verdicts(found: Sequence[Contestant]) -> list[str]:
     lines = []
     for one in others:
         now = scores(one)
-        if not now or len(now) != len(before):
+        if len(now) < len(one.runs) or len(before) < len(line.runs):
             lines.append(f"{one.label}: not all seeds are finished, so nothing is said.")
             continue
         ahead = sum(a > b for a, b in zip(now, before, strict=True))

@@ -33,25 +33,38 @@ class ProxyFailure(Exception):
 
 @dataclass(frozen=True)
 class Proxy:
-    """Trains samples, `jobs` at a time, in run directories that are functions of their functions."""
+    """Trains samples, `jobs` at a time, in run directories that are functions of their functions.
+
+    data_hash: of what samples learn from and are judged on."""
 
     search: Search
     jobs: int
     hardware: Hardware
     root: Path
+    data_hash: str
 
     def __call__(self, index: int | None, theta: Tensor) -> list[float]:
         """One reward a row of theta; that of a training that died or left the numbers is 0. Raises ProxyFailure."""
         runs = [self.run(index, place, row) for place, row in enumerate(theta)]
         failures = run_all([*runs[0].before(), *runs], self.jobs, self.hardware, self.root)
-        broken = [failure for failure in failures if failure.code not in (DEAD, NOT_FINITE)]
-        if broken:
-            raise ProxyFailure(broken)
-        rewards = [float(read_finished(run.directory)["metrics"][METRIC] or 0) if run.finished else 0.0 for run in runs]
+        samples = {run.directory for run in runs}
+        died = [one for one in failures if one.code in (DEAD, NOT_FINITE) and one.job.directory in samples]
+        if len(died) < len(failures):
+            raise ProxyFailure([failure for failure in failures if failure not in died])
+        rewards = [self.reward(run) for run in runs]
         for run in runs:  # a sample is its record: of hundreds of them the weights would fill a disk
             shutil.rmtree(run.directory / "checkpoints", ignore_errors=True)
             (run.directory / "weights.pt").unlink(missing_ok=True)
         return rewards
+
+    def reward(self, run: Run) -> float:
+        """Of a training that is over. UserError where its record is one of other data, which had the same name."""
+        if not run.finished:
+            return 0.0
+        record = read_finished(run.directory)
+        if record["data_hash"] != self.data_hash:
+            raise UserError(f"{run.directory}: was trained or tested on other data; remove it to repeat it")
+        return float(record["metrics"][METRIC] or 0)
 
     def run(self, index: int | None, place: int, theta: Tensor) -> Run:
         """One sample's training."""
