@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rankdet.errors import UserError
 
@@ -27,10 +29,10 @@ def opened(overrides: Sequence[str]) -> list[str]:
 def settings(group: str, path: Path) -> list[str]:
     """What the file comes to as overrides."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = OmegaConf.to_container(OmegaConf.load(path))  # as Hydra reads it: 1e-3 is a number, no key is twice
     except FileNotFoundError as error:
         raise UserError(f"{group}={path}: no such file") from error
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{group}={path}: cannot be read ({' '.join(str(error).split())})") from error
     base = content.pop("defaults", None) if isinstance(content, dict) else None
     if not (isinstance(base, list) and len(base) == 1 and isinstance(base[0], str)):

@@ -12,7 +12,7 @@ POINTS = "[[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8]]"
 def test_a_loss(tmp_path):
     """It builds on an option of the group; a key given after it has the last word; no other setting is touched."""
     path = tmp_path / "mine.yaml"
-    path.write_text("# mine\ndefaults: [parameterized_ap]\nform: square\nnum_topk: 1.0e+3\ncontrol_points: null\n")
+    path.write_text("# mine\ndefaults: [parameterized_ap]\nform: square\nnum_topk: 1e3\ncontrol_points: null\n")
     cfg = compose([f"loss={path}", "box_loss=none", "loss.gradient_scale=0.5"])
     by_hand = ["loss=parameterized_ap", "loss.form=square", "loss.num_topk=1000.0", "loss.control_points=null"]
     assert config_hash(cfg) == config_hash(compose([*by_hand, "box_loss=none", "loss.gradient_scale=0.5"]))
@@ -41,6 +41,7 @@ def test_other_settings_stay():
         ("- 1", r"mine\.yaml: must say which option"),
         ("defaults: [ap, focal]", r"mine\.yaml: must say which option"),
         ("defaults: [ap", r"loss=.*mine\.yaml: cannot be read"),
+        ("defaults: [ap]\ndelta: 1\ndelta: 2", r"loss=.*mine\.yaml: cannot be read .*duplicate key delta"),
         ("defaults: [app]", r"loss/app"),
         ("defaults: [ap]\ndleta: 1", "dleta"),
     ],
