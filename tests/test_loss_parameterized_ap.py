@@ -508,7 +508,10 @@ class TestModule:
         ("arguments", "message"),
         [
             ({}, r"^control_points must be"),
-            ({"control_points": [[0.5, 0.5]] * 5}, r"^control_points must be .* got \(5, 6\)"),
+            ({"control_points": [[0.5, 0.5]] * 5}, r"^control_points must be .* got 5 of 2, 2, 2, 2, 2"),
+            ({"control_points": [published[0]] * 3}, r"^control_points must be five rows .* got 3 of 8, 8, 8"),
+            ({"control_points": [*published[:4], published[4][:7]]}, r"^control_points must be .* of 8, 8, 8, 8, 7"),
+            ({"control_points": published[0]}, r"^control_points must be .* got 8 of 1, 1"),
             ({"form": "cubic"}, r"^form must be"),
             ({"form": "linear", "num_topk": 0}, r"^num_topk must be"),
             ({"form": "linear", "gradient_scale": 0.0}, r"^gradient_scale must be positive"),

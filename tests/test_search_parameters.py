@@ -108,7 +108,7 @@ def test_as_overrides():
     [
         ([0.5, 0.2, 0.4, 0.4, 0.6, 0.6, 0.8, 0.8], r"control_points must ascend.*got row 2: \[0\.0, 0\.0, 0\.5"),
         ([0.2, 0.2, 0.4, 0.1, 0.6, 0.6, 0.8, 0.8], "control_points must ascend.*got row 2"),
-        ([0.2, 0.2], "expected sequence|control_points"),
+        ([0.2, 0.2], "control_points must be five rows of 8 numbers.* got 5 of 8, 8, 2, 8, 8"),
     ],
 )
 def test_points_that_do_not_increase(row, message):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from rankdet.losses.checks import check_tensors, find_positives
-from rankdet.losses.curves import Functions, functions
+from rankdet.losses.curves import NUM_COORDINATES, Functions, functions
 from rankdet.losses.inputs import LossInputs, LossOutput
 from rankdet.losses.overlap import paired_giou
 from rankdet.losses.ranking import with_gradient
@@ -92,9 +92,7 @@ class ParameterizedAPLoss(SigmoidScores, nn.Module):
         ranking_scope: str = "gpu",
     ) -> None:
         super().__init__()
-        points = None
-        if control_points is not None:
-            points = torch.tensor([[0.0, 0.0, *row, 1.0, 1.0] for row in control_points], dtype=torch.float64)
+        points = None if control_points is None else _with_ends(control_points)
         functions(form, points, torch.device("cpu"))
         if num_topk < 1:
             raise ValueError(f"num_topk must be at least 1, got {num_topk}")
@@ -113,6 +111,17 @@ class ParameterizedAPLoss(SigmoidScores, nn.Module):
             positives=inputs.positives, group=self.group,
         )  # fmt: skip
         return LossOutput(self.weight * loss, {"pap": loss.detach()})
+
+
+def _with_ends(rows: Sequence[Sequence[float]]) -> Tensor:
+    """float64 [4 or 5, 12]: rows of a config between (0, 0) and (1, 1). ValueError for other numbers of them."""
+    lengths = [len(row) if isinstance(row, Sequence) else 1 for row in rows]
+    if len(lengths) not in (4, 5) or set(lengths) != {NUM_COORDINATES - 4}:
+        raise ValueError(
+            "control_points must be five rows of 8 numbers, x_1, y_1, ..., x_4, y_4 (or four rows, without H1), got "
+            f"{len(lengths)} of {', '.join(map(str, lengths))}"
+        )
+    return torch.tensor([[0.0, 0.0, *row, 1.0, 1.0] for row in rows], dtype=torch.float64)
 
 
 class _Candidates(NamedTuple):
