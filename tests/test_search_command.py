@@ -91,6 +91,9 @@ def test_every_search_of_the_checkout_can_be_trained(repo):
         ("method: random", "method: chance", r"method: 'chance' is not one of ppo, random"),
         ("sigma: 0.2", "sigma: 0", r"policy\.sigma: 0 makes no sense"),
         ("clip: 0.1", "clap: 0.1", "unknown key 'clap'"),
+        ("lr: 0.01", "lr: 1e-2", r"ppo\.lr: expected a number, got '1e-2'"),
+        ("steps: 100", "steps: 100.5", r"ppo\.steps: expected a whole number, got 100\.5"),
+        ("seed: 1000", "seed: -1", r"proxy\.seed: expected a whole number from 0 on, got -1"),
         ("seed: 1000", "sead: 1000", "unknown key 'sead'"),
     ],
 )
@@ -106,6 +109,20 @@ def test_unknown_names(repo):
         load_search(repo / SEARCHES, "retina", "mini", None, 0)
     with pytest.raises(UserError, match="PROTOCOL=mini_long: searches are described for mini and paper"):
         load_search(repo / SEARCHES, "retinanet-voc", "mini_long", None, 0)
+
+
+def test_what_the_command_line_may_set(repo, tmp_path, capsys):
+    """Another network is that of the training that all start from, too; what has a variable of its own is refused."""
+    search = load_search(repo / SEARCHES, "retinanet-voc", "mini", None, 0)
+    changed = replace(search, proxy=(*search.proxy, "model.fpn.channels=16", "runtime.device=cpu", "batch_size=4"))
+    assert set(changed.opening) - set(search.opening) == {"model.fpn.channels=16", "runtime.device=cpu"}
+    root = root_of(repo, tmp_path)
+    for setting in ("seed=5", "data=photographs", "protocol=paper", "experiment=pap"):
+        assert command.main(["retinanet-voc", setting], root) == 2
+        assert f"ARGS: '{setting}': " in capsys.readouterr().err
+    assert command.main(["retinanet-voc", "--seed", "-1"], root) == 2
+    assert "SEED=-1: must be a whole number from 0 on" in capsys.readouterr().err
+    assert not (root / "runs").exists()
 
 
 def test_splits_that_overlap(repo, tmp_path):

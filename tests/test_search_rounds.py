@@ -165,3 +165,7 @@ def test_a_damaged_round(tmp_path):
     path.write_text("{}")
     with pytest.raises(UserError, match=r"002\.json: is no round of a search"):
         searched(tmp_path)
+    (tmp_path / "start.json").write_text("{}")
+    path.unlink()
+    with pytest.raises(UserError, match=r"start\.json: holds no reward; delete it"):
+        searched(tmp_path)

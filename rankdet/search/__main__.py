@@ -8,6 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from rankdet.errors import UserError
+from rankdet.files import sweep
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
 from rankdet.results.launch import Hardware
@@ -46,10 +48,15 @@ def act(args: argparse.Namespace, root: Path) -> int:
     """Checks everything, then searches what is missing."""
     data = choose_data(args.data) if args.data else None
     search = load_search(root / SEARCHES, args.search, args.protocol, data, args.seed)
+    for item in args.overrides:
+        if item.partition("=")[0] in ("seed", "experiment", "protocol", "data"):
+            raise UserError(f"ARGS: {item!r}: is the search's to choose; see SEED=, PROTOCOL=, DATA= and {SEARCHES}")
     search = replace(search, proxy=merge_overrides(search.proxy, tuple(args.overrides)))
     directory = args.output or search_directory(search, root)
     content = described(search)
     with run_lock(directory):
+        for folder in (directory, *(path for path in directory.iterdir() if path.is_dir())):
+            sweep(folder)
         begin(directory, content)
         report = Report(search, directory, len(load_rounds(directory)))
         try:
@@ -59,7 +66,8 @@ def act(args: argparse.Namespace, root: Path) -> int:
             print(failure_report(stop.failures), file=sys.stderr)
             return 1
     print((directory / "report.md").read_text())
-    print(f"saved {directory}; train by what was found: loss={directory / 'best' / 'loss.yaml'} box_loss=none")
+    found = " ".join(f"{path.stem}={path}" for path in sorted((directory / "best").glob("*.yaml")))
+    print(f"saved {directory}; train by what was found: {found} box_loss=none")
     return 0
 
 

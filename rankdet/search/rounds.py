@@ -122,7 +122,10 @@ def load_start(directory: Path) -> float:
     path = directory / START
     if not path.is_file():
         raise UserError(f"{path}: no such file; make search-pap makes a search's directory")
-    return float(read_json(path)["reward"])
+    content = read_json(path)
+    if not isinstance(content, dict) or type(content.get("reward")) is not float:
+        raise UserError(f"{path}: holds no reward; delete it, and make search-pap measures it again")
+    return content["reward"]
 
 
 def _start(search: Search, measure: Measure, directory: Path) -> float:

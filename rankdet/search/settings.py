@@ -17,6 +17,8 @@ METHODS = ("ppo", "random")
 KEYS = ("searches", "policy", "ppo", "proxy", "protocols")
 SEARCH_KEYS = ("data", "stages", "functions", "scale")
 SEARCH_OPTIONAL = ("method", "start", "overrides", *(f"{name}_overrides" for name in PROTOCOLS))
+# Settings of samples, some of them perhaps of the command line's, that the training they start from has to have, too.
+SHARED = ("hold_out", "splits.", "data.", "model", "runtime.runs", "runtime.device")
 COUNTS = {"rounds": 1, "samples": 2}  # and the least that makes sense: a single sample's reward is its mean
 
 
@@ -49,8 +51,8 @@ class Search:
     @property
     def opening(self) -> tuple[str, ...]:
         """The training that all start from: on what samples learn from, by its own loss; empty where there is none."""
-        splits = tuple(item for item in self.proxy if item.startswith(("hold_out", "splits.", "data.", "runtime.runs")))
-        return merge_overrides(self.training, splits, self.first) if self.first else ()
+        shared = tuple(item for item in self.proxy if item.startswith(SHARED))
+        return merge_overrides(self.training, shared, self.first) if self.first else ()
 
     @property
     def sample(self) -> tuple[str, ...]:
@@ -77,6 +79,8 @@ def load_search(path: Path, name: str, protocol: str, data: DataChoice | None, s
         raise UserError(f"PROTOCOL={protocol}: searches are described for {' and '.join(PROTOCOLS)}")
     if name not in raw["searches"]:
         raise UserError(f"SEARCH={name}: {path} has {', '.join(raw['searches'])}")
+    if seed < 0:
+        raise UserError(f"SEED={seed}: must be a whole number from 0 on")
     where = f"{path}: searches.{name}"
     entry = check_keys(raw["searches"][name], where, SEARCH_KEYS, SEARCH_OPTIONAL)
     sets = load_datasets(path.with_name("datasets.yaml"))
@@ -91,6 +95,8 @@ def load_search(path: Path, name: str, protocol: str, data: DataChoice | None, s
         if type(budget[key]) is not int or budget[key] < least:
             raise UserError(f"{where_budget}.{key}: expected a whole number from {least} on")
     proxy = check_keys(raw["proxy"], f"{path}: proxy", ("seed", "overrides"))
+    if type(proxy["seed"]) is not int or proxy["seed"] < 0:
+        raise UserError(f"{path}: proxy.seed: expected a whole number from 0 on, got {proxy['seed']!r}")
     sigma, update = _policy(raw, path)
     own, settings = sets[entry["data"]].own(protocol), sets[entry["data"]].settings_under(protocol)
     detector = [override_list(entry.get(key, []), f"{where}.{key}") for key in ("overrides", f"{protocol}_overrides")]
@@ -105,7 +111,7 @@ def load_search(path: Path, name: str, protocol: str, data: DataChoice | None, s
     # A search's own settings come last: a detector that needs another schedule than the protocol's says so itself.
     return Search(
         name, protocol, _space(entry, where), method, data or own, merge_overrides(settings, *detector),
-        merge_overrides(*samples, *detector), first, int(proxy["seed"]), seed, budget["rounds"], budget["samples"],
+        merge_overrides(*samples, *detector), first, proxy["seed"], seed, budget["rounds"], budget["samples"],
         sigma, update,
     )  # fmt: skip
 
@@ -122,6 +128,12 @@ def _space(entry: Any, where: str) -> Space:  # noqa: ANN401
 def _policy(raw: Any, path: Path) -> tuple[float, PPO]:  # noqa: ANN401
     sigma = check_keys(raw["policy"], f"{path}: policy", ("sigma",))["sigma"]
     ppo = PPO(**check_keys(raw["ppo"], f"{path}: ppo", ("clip", "lr", "steps", "warmup")))
+    for key, value in (("policy.sigma", sigma), ("ppo.clip", ppo.clip), ("ppo.lr", ppo.lr)):
+        if type(value) not in (int, float):
+            raise UserError(f"{path}: {key}: expected a number, got {value!r}")
+    for key, value in (("ppo.steps", ppo.steps), ("ppo.warmup", ppo.warmup)):
+        if type(value) is not int:
+            raise UserError(f"{path}: {key}: expected a whole number, got {value!r}")
     for key, value, good in (
         ("policy.sigma", sigma, sigma > 0),
         ("ppo.clip", ppo.clip, 0 < ppo.clip < 1),
