@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rankdet.errors import UserError
 from rankdet.search import toy, toy_report
 from rankdet.search.parameters import Space
 from rankdet.search.rounds import load_start
@@ -43,3 +44,6 @@ def test_its_report(tmp_path, monkeypatch):
     assert len(toy_report.csv(outcomes).splitlines()) == 13
     toy_report.plot(line, outcomes, tmp_path / "toy.png")
     assert (tmp_path / "toy.png").stat().st_size > 5000
+    monkeypatch.setattr(toy, "STEPS", 5)
+    with pytest.raises(UserError, match="was begun with toy="):
+        toy_report.outcome(toy_report.toy_search("fixed", 2, 2), tmp_path / "fixed")

@@ -15,6 +15,7 @@ FEATURES = 8
 POSITIVES, NEGATIVES = 12, 240  # anchors of a set
 SIDE = 10.0  # of an object, pixels
 STEPS, LR, MOMENTUM = 30, 0.01, 0.9  # of a training: few enough that the loss's functions count
+SETTINGS = ("FEATURES", "POSITIVES", "NEGATIVES", "SIDE", "STEPS", "LR", "MOMENTUM")  # what a reward depends on
 THRESHOLDS = torch.arange(0.5, 0.96, 0.05, dtype=torch.float64)  # COCO's
 
 

@@ -22,7 +22,7 @@ from rankdet.search.found import best_sample
 from rankdet.search.parameters import Space
 from rankdet.search.ppo import PPO
 from rankdet.search.rounds import Round, begin, run_search
-from rankdet.search.settings import Search
+from rankdet.search.settings import Search, settings_of
 
 FAMILIES = ("fixed", "shared", "separate")
 ROUNDS, SAMPLES = 8, 8
@@ -57,7 +57,7 @@ def toy_search(family: str, rounds: int = ROUNDS, samples: int = SAMPLES) -> Sea
 
 def outcome(search: Search, directory: Path) -> Outcome:
     """Searches what is missing in directory, then measures the best sample."""
-    begin(directory, {"name": search.name, "rounds": search.rounds, "samples": search.samples})
+    begin(directory, settings_of(search) | {"toy": {name: getattr(toy, name) for name in toy.SETTINGS}})
     rounds = run_search(search, toy.measure(search.space, REWARDED), directory, lambda start, rounds: None)
     index, place = best_sample(rounds)
     theta = torch.tensor(rounds[index].theta[place])
