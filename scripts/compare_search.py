@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from rankdet.files import write_text
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
 from rankdet.results.launch import Hardware, run_all
+from rankdet.results.output import save_three
 from rankdet.results.queue import failure_report
 from rankdet.search.comparison import contestants, csv, markdown, plot
 from rankdet.search.proxy import described
@@ -48,10 +48,8 @@ def act(args: argparse.Namespace, root: Path) -> int:
     failures = run_all(runs, args.jobs, Hardware(args.gpus), root)
     title = f"Searched Parameterized AP loss: protocol {args.protocol} on {searches[0].data.name}"
     text = markdown(title, found, searches)
-    path = root / "experiments" / "pap" / f"search.{args.protocol}.md"
-    write_text(path, text)
-    write_text(path.with_suffix(".csv"), csv(found))
-    plot(title, found, path.with_suffix(".png"))
+    stem = f"search.{searches[0].data.name}.{args.protocol}"
+    path, *_ = save_three(root / "experiments" / "pap", stem, text, csv(found), lambda path: plot(title, found, path))
     print(text)
     print(f"saved {path.relative_to(root)}, and .csv and .png beside it")
     if failures:

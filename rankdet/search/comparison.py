@@ -17,7 +17,7 @@ from torch import Tensor
 from rankdet.config import compose
 from rankdet.errors import UserError
 from rankdet.figures.content import COLORS, mean_sd, spread
-from rankdet.files import as_csv, replacing
+from rankdet.files import as_csv
 from rankdet.results.describe import run_facts
 from rankdet.results.records import Record, run_records
 from rankdet.results.runs import Run, merge_overrides
@@ -173,6 +173,5 @@ def plot(title: str, found: Sequence[Contestant], path: Path) -> None:
     axes.set_xlabel("AP on the test split (%): bars are means, dots single seeds")
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
