@@ -13,18 +13,20 @@ from pathlib import Path
 import pytest
 import tiny
 from results_made_up import write_record
+from voc_folders import annotation, voc_folder
 
 from rankdet.config import compose
 from rankdet.errors import UserError
+from rankdet.results.datasets import choose_data
 from rankdet.results.launch import ANY
 from rankdet.results.queue import Failure, Job
 from rankdet.results.reading import read_yaml
 from rankdet.search import __main__ as command
 from rankdet.search import comparison, proxy
 from rankdet.search.parameters import as_list
-from rankdet.search.proxy import Proxy, ProxyFailure, check_splits
+from rankdet.search.proxy import Proxy, ProxyFailure, check_splits, described
 from rankdet.search.report import Report
-from rankdet.search.rounds import load_rounds, load_start, run_search
+from rankdet.search.rounds import begin, load_rounds, load_start, run_search
 from rankdet.search.settings import SEARCHES, load_search, search_directory
 from rankdet.training.codes import DEAD, NOT_FINITE
 
@@ -154,6 +156,7 @@ def test_rewards(repo, tmp_path, monkeypatch):
         assert {run.after for run in runs} == {first} and first.label == "what all trainings start from"
         write_record(runs[0], 0.25, split="held_out")
         (runs[0].directory / "checkpoints").mkdir()
+        (runs[0].directory / "evaluation" / "held_out").mkdir(parents=True)
         (runs[0].directory / "weights.pt").touch()
         jobs = {place: Job(run.label, (), run.directory) for place, run in enumerate(runs)}
         return [Failure(jobs[place], code, ("...",)) for place, code in codes.items()]
@@ -263,6 +266,13 @@ class TestComparison:
         comparison.plot("Title", contestants, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").stat().st_size > 5000
 
+    def test_where_all_trainings_failed(self, found, tmp_path):
+        """What failed is told after the table, which therefore has to come."""
+        pairs, contestants = found
+        none = [replace(one, runs=tuple(replace(run, directory=tmp_path) for run in one.runs)) for one in contestants]
+        text = comparison.markdown("Title", none, [search for search, _ in pairs])
+        assert text.count("not all seeds are finished") == 3
+
     def test_trainings_differ_in_the_functions_alone(self, found):
         _, contestants = found
         keys = {item.partition("=")[0] for one in contestants for item in one.runs[0].overrides}
@@ -281,6 +291,32 @@ class TestComparison:
             comparison.contestants([other, (replace(other[0], rounds=3), other[1])], (0,), tmp_path)
         with pytest.raises(UserError, match=r"start\.json: no such file; make search-pap makes"):
             comparison.contestants([(other[0], tmp_path / "nowhere")], (0,), tmp_path)
+
+
+@pytest.mark.full
+def test_the_script_that_compares(repo, tmp_path, front_end, capsys):
+    """On a folder of one's own, whose name the files bear; a search by other settings is refused."""
+    few_held_out = ("- hold_out=part", "- hold_out=part\n  - hold_out.num=2")
+    root = root_of(repo, tmp_path / "root", *FEW, few_held_out)
+    stems = [f"{number:03d}" for number in range(8)]
+    splits = {"trainval": stems[:5], "train": stems[:3], "val": stems[3:5], "test": stems[5:]}
+    folder = voc_folder(tmp_path / "cats", splits, dict.fromkeys(stems, annotation(("cat", 1, 1, 20, 20))), stems)
+    search = load_search(root / SEARCHES, "retinanet-voc-random", "mini", choose_data(str(folder)), 0)
+    directory = search_directory(search, root)
+    begin(directory, described(search))
+    run_search(search, nearness, directory, lambda start, rounds: None)
+    for one in comparison.contestants([(search, directory)], (0,), root):
+        for run in [*one.runs[0].before(), *one.runs]:
+            write_record(run, 0.25, metrics={"AP": 0.25, "AP50": 0.5, "AP75": 0.1})
+    main = front_end("compare_search")
+    arguments = ["retinanet-voc-random", "--data", str(folder), "--seeds", "0"]
+    assert main(arguments, root) == 0
+    files = {path.name for path in (root / "experiments" / "pap").iterdir()}
+    assert files == {f"search.cats.mini{suffix}" for suffix in (".md", ".csv", ".png")}
+    assert "does not beat the identity line it starts from: +0.00 AP" in capsys.readouterr().out
+    (root / SEARCHES).write_text((root / SEARCHES).read_text().replace("sigma: 0.2", "sigma: 0.3"))
+    assert main(arguments, root) == 2
+    assert "was begun with sigma=0.2, not 0.3" in capsys.readouterr().err
 
 
 @pytest.mark.full

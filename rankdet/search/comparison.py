@@ -105,7 +105,7 @@ def markdown(title: str, found: Sequence[Contestant], searches: Sequence[Search]
         "any reward.",
         *opening(found),
         *verdicts(found),
-        *run_facts([run.train_split for one in found for run in one.runs], records(found)),
+        *(run_facts([run.train_split for one in found for run in one.runs], done) if (done := records(found)) else []),
     ]
     return "\n".join([f"# {title}", "", table, "", *(f"- {line}" for line in notes)]) + "\n"
 

@@ -52,8 +52,9 @@ class Proxy:
         if len(died) < len(failures):
             raise ProxyFailure([failure for failure in failures if failure not in died])
         rewards = [self.reward(run) for run in runs]
-        for run in runs:  # a sample is its record: of hundreds of them the weights would fill a disk
-            shutil.rmtree(run.directory / "checkpoints", ignore_errors=True)
+        for run in runs:  # a sample is its record: weights and detections of hundreds of them would fill a disk
+            for folder in ("checkpoints", "evaluation"):
+                shutil.rmtree(run.directory / folder, ignore_errors=True)
             (run.directory / "weights.pt").unlink(missing_ok=True)
         return rewards
 
