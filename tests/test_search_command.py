@@ -310,6 +310,8 @@ def test_the_script_that_compares(repo, tmp_path, front_end, capsys):
             write_record(run, 0.25, metrics={"AP": 0.25, "AP50": 0.5, "AP75": 0.1})
     main = front_end("compare_search")
     arguments = ["retinanet-voc-random", "--data", str(folder), "--seeds", "0"]
+    assert main([*arguments, "--protocol", "paper"], root) == 2
+    assert "PROTOCOL=paper: searches are compared under mini" in capsys.readouterr().err
     assert main(arguments, root) == 0
     files = {path.name for path in (root / "experiments" / "pap").iterdir()}
     assert files == {f"search.cats.mini{suffix}" for suffix in (".md", ".csv", ".png")}

@@ -147,7 +147,7 @@ def test_another_search_in_the_same_folder(tmp_path):
     begin(tmp_path, content)
     begin(tmp_path, content)
     for changed, message in (
-        ({"rounds": 9}, r"was begun with rounds=8, not 9; set it back, or give this search another folder by --output"),
+        ({"rounds": 9}, r"was begun with rounds=8, not 9; set it back, or remove that folder to begin anew"),
         ({"ppo": {"clip": 0.2}}, r'was begun with ppo=\{"clip": 0\.1\}, not \{"clip": 0\.2\}'),
         ({"more": 1}, "was begun with more=null, not 1"),
     ):

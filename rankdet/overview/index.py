@@ -23,7 +23,9 @@ PAPERS = {
 KINDS = {"md": "table", "csv": "CSV", "tex": "LaTeX", "png": "plot", "cost.png": "accuracy against cost", "svg": "SVG"}
 FIGURE_KINDS = KINDS | {"md": "text", "csv": "points"}
 HEADERS = ("", "what it shows", "protocol", "data", "done", "seeds", "newest run", "files")
-ELSEWHERE = {
+ELSEWHERE = {  # files, or patterns of several, in experiments/
+    "pap/search.*.md": "What was found by searches of Parameterized AP loss (make compare-search-pap)",
+    "pap/toy-search.md": "The same search on a toy problem (make search-toy)",
     "all-losses/README.md": "What the comparison of all losses says, and what not (make reproduce-all-losses)",
     "profile/profile.md": "What the losses cost (make profile-loss)",
     "profile/loading.md": "What loading images costs (make profile-loading)",
@@ -49,8 +51,11 @@ def index(root: Path, published: Sequence[Edition]) -> str:
         table = tabulate(lines, HEADERS, tablefmt="pipe", disable_numparse=True, stralign=None)
         parts += [f"## {title}", table if lines else "It prints no table."]
     folder = root / "experiments"
-    there = [f"- [{text}]({path})" for path, text in ELSEWHERE.items() if (folder / path).is_file()]
-    missing = [f"- {text}: nothing published" for path, text in ELSEWHERE.items() if not (folder / path).is_file()]
+    found = {pattern: sorted(folder.glob(pattern)) for pattern in ELSEWHERE}
+    there = [
+        f"- [{text}]({path.relative_to(folder)})" for pattern, text in ELSEWHERE.items() for path in found[pattern]
+    ]
+    missing = [f"- {text}: nothing published" for pattern, text in ELSEWHERE.items() if not found[pattern]]
     return "\n\n".join([*parts, "## Beside the tables", "\n".join([*there, *missing])]) + "\n"
 
 

@@ -96,8 +96,7 @@ def require_same(directory: Path, content: dict[str, Any]) -> None:
         if before.get(key) != content.get(key):
             was, now = (json.dumps(each.get(key)) for each in (before, content))
             raise UserError(
-                f"{directory}: was begun with {key}={was}, not {now}; set it back, or give this search another folder "
-                "by --output"
+                f"{directory}: was begun with {key}={was}, not {now}; set it back, or remove that folder to begin anew"
             )
 
 
