@@ -72,4 +72,5 @@ def draw_panels(figure: Figure, series: Mapping[str, Series], panels: Sequence[P
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncol=len(series), frameon=False)
+    columns = len(series) if len(series) < 4 else 2  # of long labels four are wider than the figure
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncol=columns, frameon=False)
