@@ -112,12 +112,14 @@ def test_components_of_the_tables_own_runs(root, front_end, started, capsys):
         ("batch-1", 1),
         ("batch-8", 1),
     ]
-    assert "box 0.45 ± 0.07 at first, 0.45 ± 0.07 after 20% of the steps, 0.15 ± 0.07 at last (n = 2)" in out
-    assert "ap+box 1.50 ± 0.14 at first, 1.30 ± 0.14 after 20% of the steps, 0.50 ± 0.14 at last; box" in out
+    assert (
+        "the boxes' part 0.45 ± 0.07 at first, 0.45 ± 0.07 after 20% of the steps, 0.15 ± 0.07 at last (n = 2)" in out
+    )
+    assert "both 1.50 ± 0.14 at first, 1.30 ± 0.14 after 20% of the steps, 0.50 ± 0.14 at last; the boxes' part" in out
     assert re.search(r"\| one image +\| +1.500 ± 0.141 \| +0.500 ± 0.141 \| +0.450 ± 0.071 \|", out)
     rows = points(root / "runs/figures/ap-loss/figure-1.mini.csv")
     assert len(rows) == 2 * 2 * 4
-    assert rows[3] == {"series": "one", "seed": "0", "step": "100", "ap+box": "0.4", "box": "0.1"}
+    assert rows[3] == {"series": "one", "seed": "0", "step": "100", "both": "0.4", "the boxes' part": "0.1"}
     ours = made(root, "figure-1.mini")
     assert len(ours) == 4
     assert published(front_end, root, "figure-1") == ours

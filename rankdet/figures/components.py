@@ -43,7 +43,7 @@ def component_content(of: TablePlan, spec: Components, find: Finder) -> Content:
     """The figure as far as its runs are finished."""
     series, manifest = of.series(), of.manifest.series
     panels = [
-        Panel(name, label, {key: _found(runs, name, find) for key, runs in series.items()})
+        Panel(label, label, {key: _found(runs, name, find) for key, runs in series.items()})
         for name, label in spec.panels.items()
     ]
     runs = [run for own in series.values() for run in own]

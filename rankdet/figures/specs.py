@@ -75,8 +75,8 @@ class RowRuns(Spec):
 
 @dataclass(frozen=True)
 class Components(RowRuns):
-    """Logged parts of the rows' losses through their trainings. panels: what is drawn -> what the axis calls it; the
-    parts that a + joins are added."""
+    """Logged parts of the rows' losses through their trainings. panels: what is drawn -> what it is called; the parts
+    that a + joins are added."""
 
     panels: Mapping[str, str]
 
