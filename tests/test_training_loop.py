@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from functools import lru_cache
+from itertools import count
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from rankdet.build import build_detector
 from rankdet.config import compose
 from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
+from rankdet.training import timing
 from rankdet.training.loop import Training, train
 from rankdet.training.schedule import StepSchedule
 
@@ -251,6 +253,19 @@ class TestStopwatch:
         assert laps[0].keys() == laps[1].keys() == {"data", "forward", "matching", "loss", "backward"}
         assert laps[1]["loss"] >= 0.2
         assert all(seconds > 0 for seconds in laps[0].values())
+
+    def test_few_laps_are_held_where_nobody_reads_them(self, monkeypatch):
+        """Processes but the first write no log: a GPU's events of all their steps would fill the memory. Nothing is
+        lost: 5000 laps of a clock that ticks at every look are 5000 ticks."""
+        ticks = count()
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(ticks)))
+        watch = timing.Stopwatch(torch.device("cpu"))
+        for _ in range(2500):
+            watch.lap("forward")
+            watch.lap("backward")
+            assert len(watch.laps) <= timing.MOST
+        assert watch.totals() == {"forward": 2500.0, "backward": 2500.0}
+        assert watch.totals() == {}
 
     def test_hooks_are_counted_nowhere_and_reading_starts_anew(self):
         totals = []
