@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,6 +18,7 @@ from rankdet.build import build_dataset, make, open_source
 from rankdet.config import compose, run_directory
 from rankdet.data.loader import TrainBatches, train_loader
 from rankdet.errors import UserError
+from rankdet.training import distributed
 from rankdet.training.distributed import World, choose_device, world
 
 
@@ -171,6 +173,21 @@ TWO_FOR_ONE = (
     "error: 2 processes were started but the config asks for 1: set runtime.split=2, or gpus=2 for a run in which each "
     "ranks its own images\n"
 )
+
+
+def test_gpus_wait_longer_for_each_other_than_by_default(monkeypatch):
+    """The first process measures a whole split while the others wait in a barrier: nccl's 10 minutes are no limit."""
+    met = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "choose_device", lambda *_: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda _: iter([(store, 0, 2)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *given, **named: met.update(named))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with world("cuda", 2) as here:
+        assert (here.rank, here.size) == (0, 2)
+    assert met["timeout"] >= timedelta(hours=1)
 
 
 class TestMismatch:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NoReturn
 
 import torch
@@ -12,6 +13,8 @@ import torch.distributed as dist
 from torch import nn
 
 from rankdet.errors import UserError
+
+TIMEOUT = timedelta(hours=2)  # nccl's own 10 minutes end those who wait for the first one's metrics, or a slow disk
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def world(device: str, gpus: int) -> Iterator[World]:
     own = dist.PrefixStore("processes", store)
     if target.type == "cuda":
         torch.cuda.set_device(target)
-        dist.init_process_group("nccl", store=own, rank=rank, world_size=size, device_id=target)
+        dist.init_process_group("nccl", timeout=TIMEOUT, store=own, rank=rank, world_size=size, device_id=target)
     else:
         dist.init_process_group("gloo", store=own, rank=rank, world_size=size)
     yield World(rank, size, target, store)
