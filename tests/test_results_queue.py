@@ -1,5 +1,6 @@
 """The queue, with small Python programs for trainings."""
 
+import inspect
 import io
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
 from rankdet.results import queue
 from rankdet.results.queue import Failure, Interrupted, Job, Queue, ending_signals, failure_report
@@ -28,6 +30,13 @@ def run(jobs, workers, folder, **options):
     stream = io.StringIO()
     options = {"poll": 0.02, "retry": 0.1, "grace": 5.0} | options
     return Queue(jobs, workers, folder, stream, **options).run(), stream.getvalue()
+
+
+def test_torchrun_has_time_to_end_its_processes(tmp_path):
+    """They lead sessions of their own, so that only torchrun's signals reach them: to be killed before it has given up
+    on them would leave them to themselves, with their GPUs."""
+    patience = inspect.signature(LocalElasticAgent).parameters["shutdown_timeout"].default
+    assert Queue([], 1, tmp_path).grace > patience > 0
 
 
 def test_runs_so_many_at_once_with_one_thread_each(tmp_path):

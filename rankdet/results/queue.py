@@ -104,7 +104,7 @@ class Queue:
         *,
         poll: float = 0.2,
         retry: float = 10.0,
-        grace: float = 30.0,
+        grace: float = 45.0,  # torchrun has 30 for its processes, sessions of their own that no signal of ours reaches
         work: str = "runs to train",
         gpus: Sequence[str] = (),
     ) -> None:
@@ -166,7 +166,7 @@ class Queue:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that a signal reaches all of torchrun's processes, and Ctrl-C us alone
+                start_new_session=True,  # so that a signal reaches its own children, too, and Ctrl-C us alone
             )
             self.children.append(_Child(job, process, log, log.tell(), job.missing(), gpus))
 
