@@ -55,6 +55,11 @@ def run(cfg: DictConfig) -> None:
     torch.set_num_threads(cfg.runtime.threads)
     if cfg.gpus > 1 and cfg.runtime.split > 1:
         raise UserError(f"gpus={cfg.gpus} and runtime.split={cfg.runtime.split}: one of them must be 1")
+    if cfg.runtime.split > 1 and "global" in ranking_scopes(cfg):
+        raise UserError(
+            f"loss.ranking_scope=global and runtime.split={cfg.runtime.split}: would rank every score as often as "
+            "there are processes, each of which ranks all images already; set ranking_scope=gpu, or gpus=<n>, not split"
+        )
     with (
         world(cfg.runtime.device, max(cfg.gpus, cfg.runtime.split)) as here,
         run_lock(directory) if here.is_main else nullcontext(),
@@ -285,6 +290,11 @@ class Run:
             "metrics": metrics,
         }
         write_json(self.directory / "record.json", record)
+
+
+def ranking_scopes(cfg: DictConfig) -> set[str | None]:
+    """Over which scores the losses of cfg rank; None of a loss that does not."""
+    return {stage.loss.get("ranking_scope") for stage in (cfg, cfg.get("rpn")) if stage}
 
 
 @command

@@ -124,6 +124,16 @@ def test_of_two_ways_one(tmp_path):
     assert done == (2, "", "error: gpus=2 and runtime.split=2: one of them must be 1\n")
 
 
+@pytest.mark.parametrize("where", ["loss", "rpn.loss"])
+def test_ranking_over_all_processes_is_what_it_does_anyway(tmp_path, where):
+    """With both, each score would be ranked once for every process, and tie with itself."""
+    detector = ["model=faster_rcnn_quarter", "matching=roi", "rpn=alrp"] if where == "rpn.loss" else ["loss=ap"]
+    settings = ["runtime.split=2", *detector, f"{where}.ranking_scope=global"]
+    done = tiny.call(train.main, tiny.overrides(tmp_path, *settings))
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: loss.ranking_scope=global and runtime.split=2: would rank every score as often")
+
+
 @pytest.mark.full
 def test_two_nodes_go_on_with_the_run_of_one_process(tmp_path):
     """Two torchruns of one process each, that meet on loopback, in a run that one process began."""
