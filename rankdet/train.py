@@ -108,7 +108,7 @@ class Run:
         self.log_state: dict[str, Any] | None = None  # of a checkpoint between two entries
         self.death_watch = DeathWatch(cfg.runtime.dead_after) if cfg.runtime.dead_after else None
         self.training = self.new_training()
-        if here.rank and not (self.training.split and any(stage.sampler for stage in self.detector.stages)):
+        if here.rank:
             torch.manual_seed(cfg.seed + here.rank)  # else drop-out would spare the same in each process's images
 
     def new_training(self) -> Training:

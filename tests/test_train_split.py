@@ -17,7 +17,7 @@ from rankdet.data.loader import collate
 from rankdet.data.records import Target
 from rankdet.training.checkpoint import list_checkpoints
 from rankdet.training.distributed import World
-from rankdet.training.split import padded_alike
+from rankdet.training.split import drawn_alike, padded_alike
 
 SHORT = ["schedule.length=12", "schedule.milestones=[]", "splits.monitor=null", "optimizer=sgd", "schedule.lr=0.5"]
 SETTINGS = [*SHORT, "schedule.warmup_steps=0", "model.backbone.norm=gn"]
@@ -102,12 +102,9 @@ def test_batch_norm_that_is_trained_is_refused(tmp_path, monkeypatch):
     assert "GPUS=1 JOBS=<n>" in done.err
 
 
-@pytest.mark.parametrize(
-    ("settings", "alike"),
-    [(["gpus=2"], False), (["runtime.split=2"], False), (["runtime.split=2", "sampler=random"], True)],
-)
-def test_what_each_process_draws(tmp_path, monkeypatch, settings, alike):
-    """Weights start alike, drop-out does not; where all compute one loss, a sampler must leave out the same for all."""
+@pytest.mark.parametrize("settings", [["gpus=2"], ["runtime.split=2"], ["runtime.split=2", "sampler=random"]])
+def test_what_each_process_draws(tmp_path, monkeypatch, settings):
+    """Weights start alike, drop-out does not."""
     monkeypatch.setattr(train, "DistributedDataParallel", lambda model, **_: model)
     cfg = compose(tiny.overrides(tmp_path, "model.backbone.norm=gn", *settings))
     weights, drawn = [], []
@@ -116,7 +113,30 @@ def test_what_each_process_draws(tmp_path, monkeypatch, settings, alike):
         weights.append(flat(run.detector.model))
         drawn.append(torch.rand(3))
     assert torch.equal(*weights)
-    assert torch.equal(*drawn) == alike
+    assert not torch.equal(*drawn)
+
+
+def test_a_sampler_draws_alike_in_all_processes(monkeypatch):
+    """However many numbers each drew for its own images, as Faster R-CNN's second stage does; after it each goes on
+    with its own."""
+    within, after, alone = [], [], []
+    told = []  # what the first process tells all
+    monkeypatch.setattr(World, "broadcast", lambda _, seed: told.append(seed) or told[0])
+    for rank in range(2):
+        here = World(rank, 2, torch.device("cpu"))
+        torch.manual_seed(5 + rank)
+        torch.randperm(10 + rank)
+        state = torch.get_rng_state()
+        with drawn_alike(here):
+            within.append(torch.rand(3))
+        after.append(torch.rand(3))
+        torch.set_rng_state(state)
+        torch.randint(2**62, ())
+        alone.append(torch.rand(3))
+    assert told[0] != told[1]
+    assert torch.equal(*within)
+    assert not torch.equal(*after)
+    assert all(torch.equal(*pair) for pair in zip(after, alone, strict=True))
 
 
 def test_of_two_ways_one(tmp_path):

@@ -13,7 +13,7 @@ from rankdet.data.records import Batch, Target
 from rankdet.errors import UserError
 from rankdet.models.output import DetectorOutput
 from rankdet.training.checkpoint import random_state, restore_random_state
-from rankdet.training.split import own_share, whole_batch
+from rankdet.training.split import drawn_alike, own_share, whole_batch
 from rankdet.training.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def losses_and_gradients(
     if training.split:
         copies, targets = whole_batch(copies, targets, training.split)
         leaves = [head.requires_grad_() for head in heads(copies)]
-    inputs = [stage.assign(copy, targets) for stage, copy in zip(training.stages, copies, strict=True)]
+    sampled = any(stage.sampler for stage in training.stages)
+    with drawn_alike(training.split) if training.split and sampled else nullcontext():
+        inputs = [stage.assign(copy, targets) for stage, copy in zip(training.stages, copies, strict=True)]
     watch.lap("matching")
     losses = [stage.loss(of_stage) for stage, of_stage in zip(training.stages, inputs, strict=True)]
     parts = {name: value for loss in losses for name, value in loss.parts.items()}

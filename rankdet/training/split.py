@@ -7,6 +7,7 @@ is sent is the outputs, some tens of megabytes a step; that the losses are compu
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -49,6 +50,15 @@ def whole_batch(
     if any(others != shapes for others, _ in found):
         raise ValueError(f"outputs must have the same shapes in all processes, got {[others for others, _ in found]}")
     return [_of_all(output, here.size) for output in outputs], list(chain.from_iterable(given for _, given in found))
+
+
+@contextmanager
+def drawn_alike(here: World) -> Iterator[None]:
+    """Within it all processes draw the same random numbers, however many each has drawn before; after it its own."""
+    seed = here.broadcast(int(torch.randint(2**62, ())))
+    with torch.random.fork_rng([here.device] if here.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def own_share(gradient: Tensor, here: World) -> Tensor:
