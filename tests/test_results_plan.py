@@ -82,6 +82,10 @@ def test_a_row_takes_tuned_settings_and_arguments_take_over(manifest, tmp_path):
     assert "schedule.lr=0.002" in own.rows[0].runs[0].overrides
     assert own.rows[0].runs[0].config_hash != run.config_hash
     assert own.file_stem.startswith("table-1.mini.args-")
+    faster = make_plan(manifest, "mini", choose_data("shapes"), tmp_path, ("runtime.num_workers=4",))
+    assert faster.file_stem == plan.file_stem == "table-1.mini"
+    assert faster.rows[0].runs[0].directory == run.directory
+    assert "runtime.num_workers=4" in faster.rows[0].runs[0].overrides
     assert plan.whole and plan.rows[1].runs == () and plan.rows[1].why == "not now"
 
 

@@ -14,7 +14,7 @@ from rankdet.figures.tuning import load_grid, make_trials, outcome_yaml
 from rankdet.figures.work import Work
 from rankdet.files import write_text
 from rankdet.results.datasets import MINI
-from rankdet.results.runs import Run
+from rankdet.results.runs import Run, telling
 from rankdet.training.codes import NOT_FINITE
 
 
@@ -82,7 +82,8 @@ def tuned(plan: FigurePlan, work: Work) -> FigurePlan:
 
 def settings(plan: FigurePlan) -> Sequence[str]:
     """How the series' settings were found."""
-    lines = [f"Own overrides of all series: {' '.join(plan.args)}."] if plan.args else []
+    own = telling(plan.args)
+    lines = [f"Own overrides of all series: {' '.join(own)}."] if own else []
     if plan.tuned is not None:
         return [*lines, plan.tuned.text]
     return [*lines, "Settings are the configuration's defaults: nothing was tuned."]

@@ -12,7 +12,7 @@ from rankdet.results.datasets import MAIN
 from rankdet.results.describe_tuning import title, tuning_lines
 from rankdet.results.manifest import Cell, Manifest
 from rankdet.results.records import Record
-from rankdet.results.runs import Run
+from rankdet.results.runs import Run, telling
 from rankdet.results.separation import pairs, separated
 from rankdet.results.tables import Ordering, Table, orderings
 from rankdet.robustness.conditions import CONDITIONS
@@ -57,8 +57,8 @@ def description(table: Table) -> list[str]:
     lines += [*_servers(table), *plan.manifest.notes]
     if plan.protocol == "paper" and plan.manifest.paper_overrides:
         lines.append(f"In every row: {' '.join(plan.manifest.paper_overrides)}.")
-    if plan.args:
-        lines.append(f"Own overrides in every row whose loss has them: {' '.join(plan.args)}.")
+    if own := telling(plan.args):
+        lines.append(f"Own overrides in every row whose loss has them: {' '.join(own)}.")
     if plan.protocol in ("mini", "mini_long"):
         if plan.manifest.mini_overrides:
             lines.append(f"In every row under mini: {' '.join(plan.manifest.mini_overrides)}.")

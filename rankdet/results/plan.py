@@ -12,7 +12,7 @@ from rankdet.errors import UserError
 from rankdet.results.datasets import MAIN, MINI, DataChoice, stand_ins
 from rankdet.results.manifest import Manifest, ManifestRow
 from rankdet.results.registry import PrintedRow, PrintedTable
-from rankdet.results.runs import Run, detector_of, make_runs, merge_overrides, start_from
+from rankdet.results.runs import Run, detector_of, make_runs, merge_overrides, start_from, telling
 from rankdet.results.tuning import TUNED_KEYS, Tuning, find_tuning
 from rankdet.search.lookup import searched
 
@@ -53,7 +53,8 @@ class Plan:
         parts = [self.manifest.name]
         parts += [] if self.whole else [self.data.name]
         parts += [self.protocol] if self.whole or self.protocol != "mini" else []
-        parts += [f"args-{sha256(chr(0).join(self.args).encode()).hexdigest()[:8]}"] if self.args else []
+        own = telling(self.args)
+        parts += [f"args-{sha256(chr(0).join(own).encode()).hexdigest()[:8]}"] if own else []
         return ".".join(parts)
 
     @property

@@ -110,6 +110,11 @@ def weights_path(run: Run, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
+def telling(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are no mere matter of where and how runs run: runtime.num_workers=8 makes no other table."""
+    return tuple(item for item in overrides if not item.startswith("runtime."))
+
+
 def merge_overrides(*parts: tuple[str, ...]) -> tuple[str, ...]:
     """All parts in order; a key's later value takes the place of its earlier one (Hydra refuses doubles)."""
     merged: dict[str, str] = {}
