@@ -89,12 +89,14 @@ def test_command(main, made_up, monkeypatch, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "XX-Q1: HOLDS" in out and out.endswith(
         "1 of 2 claims hold, not XX-Q2\n"
-        "saved 4 files in runs/theory: theory.md, theory.csv, xx-q2-numbers.csv, xx-q2-line.png\n"
+        f"saved 4 files in {tmp_path}/runs/theory: theory.md, theory.csv, xx-q2-numbers.csv, xx-q2-line.png\n"
     )
     saved = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "theory").iterdir()}
     assert main(["XX-Q1"], root=tmp_path) == 0
     assert capsys.readouterr().out.endswith("1 of 1 claims hold\n")
     assert saved == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "theory").iterdir()}
+    assert main(["--output", str(tmp_path / "there")], root=tmp_path) == 0
+    assert {path.name for path in (tmp_path / "there").iterdir()} == set(saved)
 
 
 def test_unknown_claim(main, capsys, tmp_path):
