@@ -40,15 +40,17 @@ def cells(table, first):
     return [float(cell) for cell in line.split("|")[2:-1]]
 
 
+@pytest.fixture(scope="module")
+def offsets():
+    return harmonic_gradients.of_offsets()
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return harmonic_gradients.of_scores()
+
+
 class TestGradients:
-    @pytest.fixture(scope="class")
-    def offsets(self):
-        return harmonic_gradients.of_offsets()
-
-    @pytest.fixture(scope="class")
-    def scores(self):
-        return harmonic_gradients.of_scores()
-
     def test_offsets_by_hand(self, offsets):
         """Eq. 5 at p = 0.1: L = t^2 / 2 = 0.005 for t = 0.1, so 1.1 + e^-0.005 ln 0.1 = 1.1 - 2.2911 = -1.191, and
         L = 1.5 for t = 2: 1.1 - 0.2231 * 2.3026 = 0.586."""
