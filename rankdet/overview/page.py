@@ -11,7 +11,7 @@ import jinja2
 import markdown
 from PIL import Image
 
-from rankdet.overview.index import called
+from rankdet.overview.index import PAPERS, called
 from rankdet.overview.published import Edition
 from rankdet.report.figures import data_uri
 
@@ -36,7 +36,10 @@ def report_page(root: Path, index: str, published: Sequence[Edition]) -> str:
     Equal files, equal bytes."""
     paths = {root / "experiments" / edition.paper / f"{edition.stem}.md": edition for edition in published}
     there = {path: edition for path, edition in paths.items() if path.is_file()}
-    sections = [_section(path, edition) for path, edition in there.items()]
+    papers = {
+        title: [_section(path, edition) for path, edition in there.items() if edition.paper == paper]
+        for paper, title in PAPERS.items()
+    }
     anchors = {f"{edition.paper}/{edition.stem}.md": _anchor(edition) for edition in there.values()}
     overview = _tree(index)
     _keep_links(overview, anchors)
@@ -50,7 +53,7 @@ def report_page(root: Path, index: str, published: Sequence[Edition]) -> str:
     )
     for _ in range(2):  # its heading, and the paragraph on the file that it is
         overview.remove(overview[0])
-    return environment.get_template("page.html").render(overview=_html(overview), sections=sections)
+    return environment.get_template("page.html").render(overview=_html(overview), papers=papers)
 
 
 def _section(path: Path, edition: Edition) -> Section:
