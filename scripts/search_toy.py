@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rankdet.files import write_text
 from rankdet.results.front import exit_code
+from rankdet.results.output import save_three
 from rankdet.search.rounds import load_start
 from rankdet.search.toy_report import FAMILIES, csv, markdown, outcome, plot, toy_search, unseen
 
@@ -30,11 +30,9 @@ def act(output: Path, root: Path) -> int:
     space = searches[-1].space
     line = load_start(folder / searches[-1].name), unseen(space, space.start())
     text = markdown(line, outcomes)
-    write_text(output / "toy-search.md", text)
-    write_text(output / "toy-search.csv", csv(outcomes))
-    plot(line[0], outcomes, output / "toy-search.png")
+    path, *_ = save_three(output, "toy-search", text, csv(outcomes), lambda path: plot(line[0], outcomes, path))
     print(text)
-    print(f"saved {output / 'toy-search.md'}, and .csv and .png beside it")
+    print(f"saved {path}, and .csv and .png beside it")
     return 0
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 from rankdet.errors import UserError
@@ -12,7 +11,7 @@ from rankdet.figures.manifest import FigureManifest, Series
 from rankdet.figures.outcome import Outcome, find_outcome
 from rankdet.figures.specs import Balance, Candidates, Curves, Trained
 from rankdet.results.datasets import MINI, DataChoice
-from rankdet.results.runs import Run, make_runs, merge_overrides, start_from, telling, weights_path
+from rankdet.results.runs import Run, make_runs, merge_overrides, of_args, start_from, weights_path
 
 COLD, WARM = "cold", "warm"
 
@@ -58,9 +57,7 @@ class FigurePlan:
     def file_stem(self) -> str:
         """figure-8a.mini; figure-8a.bccd.mini; with args their hash, too."""
         parts = [self.manifest.name, *([] if self.data.name == "shapes" else [self.data.name]), self.protocol]
-        own = telling(self.args)
-        parts += [f"args-{sha256(chr(0).join(own).encode()).hexdigest()[:8]}"] if own else []
-        return ".".join(parts)
+        return ".".join([*parts, *of_args(self.args)])
 
     @property
     def curves(self) -> Curves:

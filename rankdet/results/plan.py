@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -12,7 +11,7 @@ from rankdet.errors import UserError
 from rankdet.results.datasets import MAIN, MINI, DataChoice, stand_ins
 from rankdet.results.manifest import Manifest, ManifestRow
 from rankdet.results.registry import PrintedRow, PrintedTable
-from rankdet.results.runs import Run, detector_of, make_runs, merge_overrides, start_from, telling
+from rankdet.results.runs import Run, detector_of, make_runs, merge_overrides, of_args, start_from
 from rankdet.results.tuning import TUNED_KEYS, Tuning, find_tuning
 from rankdet.search.lookup import searched
 
@@ -53,9 +52,7 @@ class Plan:
         parts = [self.manifest.name]
         parts += [] if self.whole else [self.data.name]
         parts += [self.protocol] if self.whole or self.protocol != "mini" else []
-        own = telling(self.args)
-        parts += [f"args-{sha256(chr(0).join(own).encode()).hexdigest()[:8]}"] if own else []
-        return ".".join(parts)
+        return ".".join([*parts, *of_args(self.args)])
 
     @property
     def data_names(self) -> tuple[str, ...]:

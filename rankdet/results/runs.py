@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -113,6 +114,12 @@ def weights_path(run: Run, root: Path) -> str:
 def telling(overrides: tuple[str, ...]) -> tuple[str, ...]:
     """Those that are no mere matter of where and how runs run: runtime.num_workers=8 makes no other table."""
     return tuple(item for item in overrides if not item.startswith("runtime."))
+
+
+def of_args(args: tuple[str, ...]) -> list[str]:
+    """What a table or figure with the user's own overrides has in its name: their hash, where they tell anything."""
+    own = telling(args)
+    return [f"args-{sha256(chr(0).join(own).encode()).hexdigest()[:8]}"] if own else []
 
 
 def merge_overrides(*parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from tabulate import tabulate
 
 from rankdet.figures.content import COLORS, mean_sd
-from rankdet.files import as_csv, replacing
+from rankdet.files import as_csv
 from rankdet.results.datasets import DataChoice
 from rankdet.search import toy
 from rankdet.search.found import best_sample
@@ -124,6 +124,5 @@ def plot(line: float, outcomes: Sequence[Outcome], path: Path) -> None:
     axes.set_title("Toy search: best so far (solid) and mean of the round (dashed)", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
