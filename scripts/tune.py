@@ -6,13 +6,14 @@ from pathlib import Path
 
 from rankdet.errors import UserError
 from rankdet.files import write_text
+from rankdet.results import today
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
 from rankdet.results.launch import Hardware, run_all, shown
 from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
-from rankdet.results.tune import load_grid, make_trials, tuning_yaml
-from rankdet.results.tuning import RETINANET, file_name
+from rankdet.results.tune import kept_entries, load_grid, make_trials, of_losses, tuning_yaml
+from rankdet.results.tuning import RETINANET, file_name, tuning_path
 from rankdet.training.codes import NOT_FINITE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--protocol", default="mini", help="mini or mini_long: both use what is found under the grid's")
     parser.add_argument("--data", default="shapes", help="shapes, or a folder in VOC or COCO layout")
     parser.add_argument("--detector", default=RETINANET, help="one of those in experiments/tuning/grid.yaml")
+    parser.add_argument(
+        "--losses", nargs="+", metavar="LOSS", help="search these alone and keep what the file has of others"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
     parser.add_argument(
         "--gpus", type=int, default=0, choices=(0, 1), help="1: insist on a GPU; 0: one if there is one"
@@ -44,9 +48,12 @@ def tune(args: argparse.Namespace, root: Path) -> int:
     if args.protocol not in (grid.protocol, "mini_long"):
         raise UserError(f"PROTOCOL={args.protocol}: the grid in experiments/tuning/grid.yaml is for {grid.protocol}")
     data = choose_data(args.data)
-    trials = make_trials(grid, data, root)
+    searched = of_losses(grid, args.losses)
+    trials = make_trials(searched, data, root)
     runs = [run for trial in trials for run in trial.runs]
     hardware = Hardware(args.gpus)
+    before = tuning_path(root, data.name, grid.detector)
+    kept = kept_entries(before, grid, searched, runs[0], today.data_hash(runs[0])) if before and args.losses else {}
     if args.dry_run:
         print("\n".join(shown(run, hardware) for run in runs if not run.finished))
         return 0
@@ -56,7 +63,7 @@ def tune(args: argparse.Namespace, root: Path) -> int:
         print(failure_report(broken), file=sys.stderr)
         return 1
     path = root / "runs" / "tuning" / file_name(data.name, grid.detector)
-    text = tuning_yaml(grid, data.name, trials, run_records(runs))
+    text = tuning_yaml(grid, data.name, trials, run_records(runs), kept)
     write_text(path, text)
     print(text)
     print(f"saved {path.relative_to(root)}; make publish copies it to experiments/tuning/ if its data is published")

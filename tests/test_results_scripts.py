@@ -9,6 +9,7 @@ from results_made_up import record_content
 
 from rankdet.results import launch
 from rankdet.results.front import exit_code
+from rankdet.results.tuning import load_tuning
 
 MANIFEST = """
 tables: [ap-loss/table-1c]
@@ -142,6 +143,27 @@ def test_tune_of_another_detector_has_a_file_of_its_own(root, front_end, stand_i
     assert "nothing was tuned (make tune does)" in capsys.readouterr().out
     assert front_end("tune")(["--detector", "yolo"], root) == 2
     assert "DETECTOR=yolo" in capsys.readouterr().err
+
+
+def test_tune_of_some_losses_keeps_the_others(root, front_end, stand_in, capsys):
+    """A third loss that neither the file nor the command names has no entry; other seeds are not mixed in."""
+    grid = root / "experiments" / "tuning" / "grid.yaml"
+    grid.write_text(GRID.replace("{ap: []}", "{ap: [], auc: [], focal: []}"))
+    path = root / "runs" / "tuning" / "shapes.yaml"
+    assert front_end("tune")(["--losses", "auc"], root) == 0
+    assert len(stand_in) == 3
+    assert list(load_tuning(path).losses) == ["auc"]
+    first = path.read_text()
+    assert front_end("tune")(["--losses", "ap"], root) == 0
+    assert len(stand_in) == 6
+    assert list(load_tuning(path).losses) == ["ap", "auc"]
+    assert first.partition("losses:")[2].strip() in path.read_text()
+    assert front_end("tune")(["--losses", "app"], root) == 2
+    assert "--losses app: the grid of retinanet has ap, auc, focal" in capsys.readouterr().err
+    grid.write_text(grid.read_text().replace("seeds: [7]", "seeds: [8]"))
+    assert front_end("tune")(["--losses", "focal"], root) == 2
+    assert "seeds is [7], now [8]: tune all losses anew, without --losses" in capsys.readouterr().err
+    assert len(stand_in) == 6
 
 
 def test_tune_writes_nothing_after_a_failure(root, front_end, stand_in, capsys, monkeypatch):

@@ -1,11 +1,12 @@
 """The same small grid of learning rate and box weight for every loss, judged on the validation split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import isclose
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import yaml
 
@@ -90,6 +91,29 @@ def load_grid(path: Path, detector: str = RETINANET) -> Grid:
     )  # fmt: skip
 
 
+def of_losses(grid: Grid, names: Sequence[str] | None) -> Grid:
+    """The grid for some of its losses, None: for all; UserError for one that it does not have."""
+    if names is None:
+        return grid
+    for name in names:
+        if name not in grid.losses:
+            raise UserError(f"--losses {name}: the grid of {grid.detector} has {', '.join(grid.losses)}")
+    return replace(grid, losses={name: own for name, own in grid.losses.items() if name in names})
+
+
+def kept_entries(path: Path, grid: Grid, searched: Grid, run: Run, data_hash: str) -> dict[str, Any]:
+    """What a file of make tune has of the grid's losses that are not searched again.
+
+    run, data_hash: one of the new trials', and of today's data. UserError where the file came of others, or of another
+    grid, so that old and new trials could not stand side by side."""
+    raw = read_yaml(path)
+    own = {"data_hash": data_hash, "protocol": grid.protocol, "protocol_version": run.protocol_version}
+    for key, value in (own | _axes_and_seeds(grid)).items():
+        if raw.get(key) != value:
+            raise UserError(f"{path}: {key} is {raw.get(key)!r}, now {value!r}: tune all losses anew, without --losses")
+    return {name: entry for name, entry in raw["losses"].items() if name in grid.losses and name not in searched.losses}
+
+
 def make_trials(grid: Grid, data: DataChoice, root: Path) -> list[Trial]:
     """The runs of the whole grid; root is the checkout."""
     splits = (f"splits.train={grid.train}", "splits.monitor=null", f"splits.test={grid.test}")
@@ -125,10 +149,23 @@ def choose(scores: Sequence[tuple[Setting, float | None]], grid: Grid) -> Choice
     return Choice(setting, top, at_edge)
 
 
-def tuning_yaml(grid: Grid, data: str, trials: Sequence[Trial], records: Sequence[Record]) -> str:
-    """The file that tables take their settings from: the whole grid's outcome, and the choice per loss."""
+def _axes_and_seeds(grid: Grid) -> dict[str, object]:
+    axes = {key: list(axis) for key, axis in grid.axes.items()}
+    return {"seeds": list(grid.seeds), "grid": axes, "default": grid.default}
+
+
+def tuning_yaml(
+    grid: Grid, data: str, trials: Sequence[Trial], records: Sequence[Record], kept: Mapping[str, Any] | None = None
+) -> str:
+    """The file that tables take their settings from: the whole grid's outcome, and the choice per loss.
+
+    kept: entries of losses without trials, as an earlier file has them."""
     losses: dict[str, Mapping[str, object]] = {}
     for loss in grid.losses:
+        if kept and loss in kept:
+            losses[loss] = kept[loss]
+        if loss not in {trial.loss for trial in trials}:
+            continue
         scores = [(trial.setting, mean_ap(trial, records)) for trial in trials if trial.loss == loss]
         choice = choose(scores, grid)
         losses[loss] = {
@@ -144,9 +181,7 @@ def tuning_yaml(grid: Grid, data: str, trials: Sequence[Trial], records: Sequenc
         "data_hash": used[0]["data_hash"],
         "protocol": grid.protocol,
         "protocol_version": used[0]["protocol_version"],
-        "seeds": list(grid.seeds),
-        "grid": {key: list(axis) for key, axis in grid.axes.items()},
-        "default": grid.default,
+        **_axes_and_seeds(grid),
         "losses": losses,
     }
     head = "# Written by make tune: validation AP (0..1) of the whole grid, and the best setting of each loss.\n"

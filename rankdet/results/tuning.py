@@ -40,12 +40,15 @@ def file_name(data: str, detector: str) -> str:
 
 def find_tuning(root: Path, data: str, detector: str) -> Tuning | None:
     """The detector's settings for this data, fresh (runs/) before committed ones; else for the drawn set; else None."""
-    for name in dict.fromkeys((data, "shapes")):
-        for folder in (root / "runs" / "tuning", root / "experiments" / "tuning"):
-            path = folder / file_name(name, detector)
-            if path.is_file():
-                return load_tuning(path)
-    return None
+    paths = (tuning_path(root, name, detector) for name in dict.fromkeys((data, "shapes")))
+    return next((load_tuning(path) for path in paths if path is not None), None)
+
+
+def tuning_path(root: Path, data: str, detector: str) -> Path | None:
+    """The file with the detector's settings for just this data, fresh (runs/) before committed; None: there is none."""
+    folders = (root / "runs" / "tuning", root / "experiments" / "tuning")
+    paths = (folder / file_name(data, detector) for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def load_tuning(path: Path) -> Tuning:
