@@ -43,7 +43,7 @@ from rankdet.training.log import RunLog
 from rankdet.training.loop import StepReport, Training, train
 from rankdet.training.monitor import Monitor, first_images
 from rankdet.training.provenance import provenance
-from rankdet.training.split import padded_alike, require_separate_images
+from rankdet.training.split import padded_alike, require_one_way_to_share, require_separate_images
 from rankdet.training.stop import Stop
 
 OTHER_BITS = ("threads", "compile", "channels_last", "split")  # of runtime: what rounding depends on
@@ -53,13 +53,7 @@ def run(cfg: DictConfig) -> None:
     """Trains, evaluates and records the run of cfg, or what is missing of it."""
     directory = run_directory(cfg)
     torch.set_num_threads(cfg.runtime.threads)
-    if cfg.gpus > 1 and cfg.runtime.split > 1:
-        raise UserError(f"gpus={cfg.gpus} and runtime.split={cfg.runtime.split}: one of them must be 1")
-    if cfg.runtime.split > 1 and "global" in ranking_scopes(cfg):
-        raise UserError(
-            f"loss.ranking_scope=global and runtime.split={cfg.runtime.split}: would rank every score as often as "
-            "there are processes, each of which ranks all images already; set ranking_scope=gpu, or gpus=<n>, not split"
-        )
+    require_one_way_to_share(cfg)
     with (
         world(cfg.runtime.device, max(cfg.gpus, cfg.runtime.split)) as here,
         run_lock(directory) if here.is_main else nullcontext(),
@@ -290,11 +284,6 @@ class Run:
             "metrics": metrics,
         }
         write_json(self.directory / "record.json", record)
-
-
-def ranking_scopes(cfg: DictConfig) -> set[str | None]:
-    """Over which scores the losses of cfg rank; None of a loss that does not."""
-    return {stage.loss.get("ranking_scope") for stage in (cfg, cfg.get("rpn")) if stage}
 
 
 @command

@@ -12,6 +12,7 @@ from itertools import chain
 
 import torch
 import torch.distributed as dist
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -68,6 +69,19 @@ def own_share(gradient: Tensor, here: World) -> Tensor:
     """
     share = len(gradient) // here.size
     return gradient[here.rank * share : (here.rank + 1) * share] * here.size
+
+
+def require_one_way_to_share(cfg: DictConfig) -> None:
+    """UserError where a config deals out its images in two ways at once, or ranks the same scores more than once."""
+    gpus, split = cfg.gpus, cfg.runtime.split
+    if gpus > 1 and split > 1:
+        raise UserError(f"gpus={gpus} and runtime.split={split}: one of them must be 1")
+    scopes = {stage.loss.get("ranking_scope") for stage in (cfg, cfg.get("rpn")) if stage}
+    if split > 1 and "global" in scopes:
+        raise UserError(
+            f"loss.ranking_scope=global and runtime.split={split}: would rank every score as often as there are "
+            "processes, each of which ranks all images already; set ranking_scope=gpu, or gpus=<n>, not split"
+        )
 
 
 def require_separate_images(model: nn.Module) -> None:
