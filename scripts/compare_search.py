@@ -34,11 +34,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs per training; 0: one if there is one")
+    parser.add_argument("--output", type=Path, help="folder for table, CSV and plot; runs/tables/pap")
     return parser
 
 
 def act(args: argparse.Namespace, root: Path) -> int:
-    """Trains what is missing, prints the table and writes it beside the searches' descriptions."""
+    """Trains what is missing, prints the table and writes it."""
     if args.protocol != "mini":
         raise UserError(
             f"PROTOCOL={args.protocol}: searches are compared under mini; what was found trains at length in "
@@ -55,9 +56,10 @@ def act(args: argparse.Namespace, root: Path) -> int:
     title = f"Searched Parameterized AP loss: protocol {args.protocol} on {searches[0].data.name}"
     text = markdown(title, found, searches)
     stem = f"search.{searches[0].data.name}.{args.protocol}"
-    path, *_ = save_three(root / "experiments" / "pap", stem, text, csv(found), lambda path: plot(title, found, path))
+    folder = args.output or root / "runs" / "tables" / "pap"
+    path, *_ = save_three(folder, stem, text, csv(found), lambda path: plot(title, found, path))
     print(text)
-    print(f"saved {path.relative_to(root)}, and .csv and .png beside it")
+    print(f"saved {path}, and .csv and .png beside it")
     if failures:
         print(failure_report(failures), file=sys.stderr)
     return 1 if failures else 0

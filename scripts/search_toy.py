@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Exit code: 0, or 2 for a mistake in the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=root / "experiments" / "pap", help="folder for table and plot")
+    parser.add_argument("--output", type=Path, help="folder for table, CSV and plot; runs/tables/pap")
     args = parser.parse_args(arguments)
-    return exit_code(lambda: act(args.output, root))
+    return exit_code(lambda: act(args.output or root / "runs" / "tables" / "pap", root))
 
 
 def act(output: Path, root: Path) -> int:

@@ -313,7 +313,7 @@ def test_the_script_that_compares(repo, tmp_path, front_end, capsys):
     assert main([*arguments, "--protocol", "paper"], root) == 2
     assert "PROTOCOL=paper: searches are compared under mini" in capsys.readouterr().err
     assert main(arguments, root) == 0
-    files = {path.name for path in (root / "experiments" / "pap").iterdir()}
+    files = {path.name for path in (root / "runs" / "tables" / "pap").iterdir()}
     assert files == {f"search.cats.mini{suffix}" for suffix in (".md", ".csv", ".png")}
     assert "does not beat the identity line it starts from: +0.00 AP" in capsys.readouterr().out
     (root / SEARCHES).write_text((root / SEARCHES).read_text().replace("sigma: 0.2", "sigma: 0.3"))
