@@ -9,12 +9,14 @@ from browser import MEASURE
 from paper_made_up import make_checkout
 from results_made_up import record_content
 
-from rankdet.overview.index import PAPERS
+from rankdet.overview.index import PAPERS, index
 from rankdet.overview.output import write_overview
+from rankdet.overview.published import editions
 from rankdet.overview.targets import load_target
 from rankdet.results.datasets import choose_data
-from rankdet.results.publish import publish
+from rankdet.results.publish import load_published, publish, published_table
 from rankdet.results.registry import load_registry
+from rankdet.results.render import csv_text, markdown
 
 FIGURE = """# Figure 8a
 
@@ -126,3 +128,17 @@ def test_the_committed_page_has_what_is_published(repo):
     assert len(paths) >= 9
     for path in paths:
         assert f"]({path.parent.name}/{path.name})" in text, path
+
+
+@pytest.mark.full
+def test_what_is_committed_follows_from_the_records(repo, tmp_path):
+    """The page and each table, written again from the committed records and settings alone."""
+    (tmp_path / "experiments").symlink_to(repo / "experiments")
+    assert index(tmp_path, editions(tmp_path)) == (repo / "experiments" / "README.md").read_text()
+    entries = load_published(repo / "experiments" / "published.yaml", "table")
+    assert len(entries) >= 22
+    for entry in entries:
+        table = published_table(entry, tmp_path)
+        stem = repo / "experiments" / entry.paper / table.plan.file_stem
+        assert stem.with_name(f"{stem.name}.md").read_text().startswith(markdown(table)), stem
+        assert stem.with_name(f"{stem.name}.csv").read_text() == csv_text(table), stem
