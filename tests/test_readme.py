@@ -39,6 +39,17 @@ def run(block, **names):
     return names
 
 
+def test_the_table_of_tables_links_every_result(repo):
+    """The page of each published table and figure, and nothing that is not there."""
+    text = (repo / "README.md").read_text()
+    pages = [path.relative_to(repo) for path in (repo / "experiments").glob("*/*.md")]
+    assert len(pages) >= 50
+    assert [str(path) for path in pages if f"]({path})" not in text] == []
+    links = re.findall(r"\]\((experiments/[^)]*)\)", text)
+    assert len(links) >= len(pages)
+    assert [link for link in links if not (repo / link).exists()] == []
+
+
 def test_the_plain_call(blocks):
     """Positives at 4 and 0, a negative at 2: precisions 1 and 2/3, loss (0 + 1/3) / 2; half of 1/3 is pushed."""
     logits = torch.tensor([[4.0, 0.0, 2.0]], requires_grad=True)
