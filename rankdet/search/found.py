@@ -28,7 +28,8 @@ def findings(search: Search, start: float, rounds: Sequence[Round]) -> list[Foun
     """The sample of the highest reward (of equal ones the first), and, of a policy that moved, its mean at the end."""
     index, place = best_sample(rounds)
     reward = rounds[index].rewards[place]
-    origin = f"round {index + 1}, sample {place + 1}: AP {reward:.4f} on held-out images, the identity line {start:.4f}"
+    aps = f"AP {reward:.2%} on held-out images, the identity line {start:.2%}"
+    origin = f"round {index + 1}, sample {place + 1}: {aps}"
     found = [Found("best", torch.tensor(rounds[index].theta[place], dtype=torch.float64), origin)]
     if search.method != "random":
         mean = torch.tensor(rounds[-1].mu_after, dtype=torch.float64).sigmoid()

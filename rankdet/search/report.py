@@ -92,6 +92,10 @@ def summary(search: Search, start: float, rounds: Sequence[Round], found: Sequen
         tabulate(rows, header, tablefmt="github", disable_numparse=True),
         "",
         *(f"- {one.name}: {one.origin}" for one in found),
+        "",
+        "![rewards, and the policy, round by round](progress.png)",
+        "",
+        "![functions of the best sample](best/functions.png)",
     ]
     return "\n".join(lines) + "\n"
 
