@@ -186,11 +186,11 @@ def _commits(records: Sequence[Recorded]) -> str:
 def _retests(table: Table) -> list[str]:
     """What the tests behind the columns are, and what they took."""
     manifest = table.plan.manifest
-    lines = [
-        f"{key}: {_metric(cell, manifest)}; {CONDITIONS[cell.condition]}."
-        for key, cell in manifest.columns.items()
-        if "/" not in cell.metric  # a class's number, as its column says
-    ]
+    columns: dict[str, list[str]] = {}
+    for key, cell in manifest.columns.items():
+        if "/" not in cell.metric:  # a class's number, as its column says
+            columns.setdefault(cell.condition, []).append(f"{key}: {_metric(cell, manifest)}; ")
+    lines = [f"{''.join(told)}{CONDITIONS[condition]}." for condition, told in columns.items()]
     lines += [
         f"{printed.label}: {CONDITIONS[row.condition]}."
         for _, printed in manifest.printed()

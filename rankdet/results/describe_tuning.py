@@ -51,8 +51,9 @@ def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
     where = f"protocol {tuning.protocol} version {tuning.protocol_version}, seed {seeds}"
     every = dict(sorted(_used(runs).items()))
     used = {loss: best for loss, best in every.items() if loss in tuning.losses}
-    fewer = "".join(f", {tuning.fewer[loss]} for {loss}" for loss in used if loss in tuning.fewer)
-    fewer += ", which has no box weight" if fewer else ""
+    alone = [loss for loss in used if loss in tuning.fewer]
+    fewer = "".join(f", {tuning.fewer[loss]} for {loss}" for loss in alone)
+    fewer += f", which {'has' if len(alone) == 1 else 'have'} no box weight" if alone else ""
     lines = [
         f"Tuned per loss on {tuning.data}, split val, the same {tuning.num_trials} settings for each{fewer} ({where}): "
         + "; ".join(f"{loss}: {_settings(best)}" for loss, best in used.items())
