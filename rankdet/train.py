@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rankdet.assess import assess
 from rankdet.build import Detector, build_dataset, build_detector, build_optimizer, make, open_source
 from rankdet.cli import command, hydra_command
-from rankdet.config import config_hash, run_directory, telling_settings
+from rankdet.config import run_directory, telling_settings
 from rankdet.data.cleaning import describe_dirt
 from rankdet.data.loader import train_loader
 from rankdet.data.records import DetectionSet, data_hash
@@ -43,6 +43,7 @@ from rankdet.training.log import RunLog
 from rankdet.training.loop import StepReport, Training, train
 from rankdet.training.monitor import Monitor, first_images
 from rankdet.training.provenance import provenance
+from rankdet.training.record import budget, identity_of_run
 from rankdet.training.split import padded_alike, require_one_way_to_share, require_separate_images
 from rankdet.training.stop import Stop
 
@@ -196,16 +197,17 @@ class Run:
                 notes.append(f"begun with runtime.{key}={before}, continued with {now}: other bits")
         training = self.training
         self.detector.model.load_state_dict(checkpoint["model"])
-        for stage, state in zip(training.stages, checkpoint["criteria"], strict=True):
-            stage.criterion.load_state_dict(state)
         training.optimizer.load_state_dict(checkpoint["optimizer"])
         training.scaler.load_state_dict(checkpoint["scaler"])
         training.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
         self.log_state = checkpoint.get("log")
         if self.death_watch:
             self.death_watch.steps = dict(checkpoint.get("dead", {}))
-        states = checkpoint["random"]
-        restore_random_state(states[self.here.rank % len(states)])  # of as many processes, or runtime.split changed
+        states = checkpoint["processes"]
+        own = states[self.here.rank % len(states)]  # of as many processes, or runtime.split changed
+        for stage, state in zip(training.stages, own["criteria"], strict=True):
+            stage.criterion.load_state_dict(state)
+        restore_random_state(own["random"])
         return [*notes, f"continuing at step {training.step}"]
 
     def checkpoint_hook(self, stop: Stop, log: RunLog | None) -> Callable[[StepReport], None]:
@@ -222,9 +224,9 @@ class Run:
                 "train_seconds": before["train_seconds"] + time.monotonic() - wall,
                 "cpu_seconds": before["cpu_seconds"] + time.process_time() - cpu,
             }
-            states = self.here.gather(random_state())
+            states = self.here.gather(self.own_state())
             if log:
-                content = self.state() | {"random": states, "log": log.state()}
+                content = self.state() | {"processes": states, "log": log.state()}
                 save_checkpoint(self.directory / "checkpoints", report.step, content)
             if stopping:
                 self.here.barrier()  # the end of one process is that of all: not before the checkpoint is there
@@ -232,11 +234,16 @@ class Run:
 
         return hook
 
+    def own_state(self) -> dict[str, Any]:
+        """What the remaining steps depend on and each process has for itself, on the CPU."""
+        states = [stage.criterion.state_dict() for stage in self.training.stages]
+        criteria = [{key: value.cpu() for key, value in state.items()} for state in states]
+        return {"criteria": criteria, "random": random_state()}
+
     def state(self) -> dict[str, Any]:
-        """Everything that the remaining steps depend on, but for the random states."""
+        """All that the remaining steps depend on and the processes have in common."""
         return {
             "model": self.detector.model.state_dict(),
-            "criteria": [stage.criterion.state_dict() for stage in self.training.stages],
             "optimizer": self.training.optimizer.state_dict(),
             "scaler": self.training.scaler.state_dict(),
             "data_hash": self.data_hash,
@@ -264,21 +271,10 @@ class Run:
         results_shown = {f"{cfg.splits.test}/{k}": v for k, v in shown.items()}
         log.results(results_shown, training.step)
         log.note(f"{cfg.splits.test}: " + "  ".join(f"{k} {100 * v:.2f}" for k, v in shown.items()))
+        counts = {"train": len(self.train_set.records), "test": len(self.test_set.records)}
         record = {
-            "run": str(self.directory.relative_to(cfg.runtime.runs)),
-            "config_hash": config_hash(cfg),
-            "data_name": cfg.data.name,
-            "data_hash": self.data_hash,
-            "protocol_name": cfg.protocol.name,
-            "protocol_version": cfg.protocol.version,
-            "seed": cfg.seed,
-            "split": cfg.splits.test,
-            "steps": training.step,
-            "planned_steps": training.schedule.total_steps,
-            "image_passes": training.step * cfg.batch_size,
-            "world_size": self.here.size,
-            "threads": cfg.runtime.threads,
-            "num_images": {"train": len(self.train_set.records), "test": len(self.test_set.records)},
+            **identity_of_run(cfg, self.data_hash),
+            **budget(cfg, training.step, training.schedule.total_steps, self.here.size, counts),
             **{name: round(value, 1) for name, value in self.seconds.items()},
             **provenance(self.here.device),
             "metrics": metrics,

@@ -112,7 +112,21 @@ def test_all_processes_stop_at_the_same_step(tmp_path):
     assert steps(run) == [6]
     content = torch.load(list_checkpoints(run.directory / "checkpoints")[0], weights_only=False)
     assert content["step"] == 6
-    assert len(content["random"]) == 2
+    assert len(content["processes"]) == 2
+
+
+@pytest.mark.full
+def test_each_process_goes_on_with_what_its_loss_remembers(tmp_path):
+    """GHM-C's counts are of a process's own images: they differ, and with them the broken run has the other's bits."""
+    settings = ("gpus=2", "loss=ghm_c", "runtime.checkpoint_every=100", "splits.monitor=null")
+    whole, broken = (Run(tmp_path / name, *settings) for name in ("whole", "broken"))
+    tiny.by_two(one_of_two, whole.arguments)
+    tiny.by_two(second_is_told, broken.arguments, codes=[STOPPED, 0])
+    (content,) = (torch.load(path, weights_only=False) for path in list_checkpoints(broken.directory / "checkpoints"))
+    first, second = (process["criteria"][0] for process in content["processes"])
+    assert any(not torch.equal(value, second[key]) for key, value in first.items())
+    tiny.by_two(one_of_two, broken.arguments)
+    assert_same(broken, whole)
 
 
 @pytest.mark.full

@@ -190,7 +190,8 @@ def states(folder) -> list[dict[str, torch.Tensor]]:
     """What the newest checkpoint says of the criteria."""
     content, notes = load_newest(folder / "checkpoints")
     assert not notes
-    return content["criteria"]
+    (process,) = content["processes"]
+    return process["criteria"]
 
 
 def test_a_run_saves_the_criteria_of_each_stage_and_resumes_to_the_same_bits(tmp_path, monkeypatch):
