@@ -54,8 +54,8 @@ def act(args: argparse.Namespace, root: Path) -> int:
     runs = [*found[0].runs[0].before(), *(run for one in found for run in one.runs)]
     failures = run_all(runs, args.jobs, Hardware(args.gpus), root)
     title = f"Searched Parameterized AP loss: protocol {args.protocol} on {searches[0].data.name}"
-    text = markdown(title, found, searches)
     stem = f"search.{searches[0].data.name}.{args.protocol}"
+    text = markdown(title, found, searches) + f"\n![bars of the table above]({stem}.png)\n"
     folder = args.output or root / "runs" / "tables" / "pap"
     path, *_ = save_three(folder, stem, text, csv(found), lambda path: plot(title, found, path))
     print(text)

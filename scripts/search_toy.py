@@ -29,7 +29,7 @@ def act(output: Path, root: Path) -> int:
     outcomes = [outcome(search, folder / search.name) for search in tqdm(searches, unit="search", disable=None)]
     space = searches[-1].space
     line = load_start(folder / searches[-1].name), unseen(space, space.start())
-    text = markdown(line, outcomes)
+    text = markdown(line, outcomes) + "\n![rewards, round by round](toy-search.png)\n"
     path, *_ = save_three(output, "toy-search", text, csv(outcomes), lambda path: plot(line[0], outcomes, path))
     print(text)
     print(f"saved {path}, and .csv and .png beside it")

@@ -25,6 +25,7 @@ FIGURE_KINDS = KINDS | {"md": "text", "csv": "points"}
 HEADERS = ("", "what it shows", "protocol", "data", "done", "seeds", "newest run", "files")
 ELSEWHERE = {  # files, or patterns of several, in experiments/
     "pap/search.*.md": "What was found by searches of Parameterized AP loss (make compare-search-pap)",
+    "pap/searches/*/*/report.md": "Round by round (make search-pap)",
     "pap/toy-search.md": "The same search on a toy problem (make search-toy)",
     "all-losses/README.md": "What the comparison of all losses says, and what not (make reproduce-all-losses)",
     "profile/profile.md": "What the losses cost (make profile-loss)",
@@ -53,10 +54,19 @@ def index(root: Path, published: Sequence[Edition]) -> str:
     folder = root / "experiments"
     found = {pattern: sorted(folder.glob(pattern)) for pattern in ELSEWHERE}
     there = [
-        f"- [{text}]({path.relative_to(folder)})" for pattern, text in ELSEWHERE.items() for path in found[pattern]
+        f"- [{text}{_which(path, pattern)}]({path.relative_to(folder)})"
+        for pattern, text in ELSEWHERE.items()
+        for path in found[pattern]
     ]
     missing = [f"- {text}: nothing published" for pattern, text in ELSEWHERE.items() if not found[pattern]]
     return "\n\n".join([*parts, "## Beside the tables", "\n".join([*there, *missing])]) + "\n"
+
+
+def _which(path: Path, pattern: str) -> str:
+    """What tells files of one pattern apart: the end of search.shapes.mini.md, or the folder of a report.md."""
+    if "*" not in pattern:
+        return ""
+    return f": {path.parent.name if path.stem == 'report' else path.stem.partition('.')[2]}"
 
 
 def _tables(root: Path, paper: str, registry: Registry, published: Sequence[Edition]) -> Iterator[list[str]]:
