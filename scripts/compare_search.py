@@ -10,7 +10,8 @@ from rankdet.results.front import exit_code
 from rankdet.results.launch import Hardware, run_all
 from rankdet.results.output import save_three
 from rankdet.results.queue import failure_report
-from rankdet.search.comparison import contestants, csv, markdown, plot
+from rankdet.results.today import require_today
+from rankdet.search.comparison import contestants, csv, distinct, markdown, plot
 from rankdet.search.proxy import described
 from rankdet.search.rounds import require_same
 from rankdet.search.settings import SEARCHES, load_search, search_directory
@@ -51,10 +52,12 @@ def act(args: argparse.Namespace, root: Path) -> int:
     for search, directory in pairs:
         require_same(directory, described(search))  # that the test split is unseen is checked there, too
     found = contestants(pairs, tuple(dict.fromkeys(args.seeds)), root)
-    runs = [*found[0].runs[0].before(), *(run for one in found for run in one.runs)]
+    runs = distinct(found)
+    require_today(runs)
     failures = run_all(runs, args.jobs, Hardware(args.gpus), root)
-    title = f"Searched Parameterized AP loss: protocol {args.protocol} on {searches[0].data.name}"
-    stem = f"search.{searches[0].data.name}.{args.protocol}"
+    data, seed = searches[0].data.name, f"seed{args.seed}"
+    title = f"Searched Parameterized AP loss: protocol {args.protocol} on {data}, searches' {seed}"
+    stem = ".".join(["search", data, *args.searches, *([seed] if args.seed else [])])
     text = markdown(title, found, searches) + f"\n![bars of the table above]({stem}.png)\n"
     folder = args.output or root / "runs" / "tables" / "pap"
     path, *_ = save_three(folder, stem, text, csv(found), lambda path: plot(title, found, path))

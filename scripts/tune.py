@@ -13,7 +13,7 @@ from rankdet.results.launch import Hardware, run_all, shown
 from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
 from rankdet.results.tune import kept_entries, load_grid, make_trials, of_losses, tuning_yaml
-from rankdet.results.tuning import RETINANET, file_name, tuning_path
+from rankdet.results.tuning import RETINANET, file_name, find_tuning, tuning_path
 from rankdet.training.codes import NOT_FINITE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,10 +53,16 @@ def tune(args: argparse.Namespace, root: Path) -> int:
     runs = [run for trial in trials for run in trial.runs]
     hardware = Hardware(args.gpus)
     before = tuning_path(root, data.name, grid.detector)
+    if args.losses and before is None and (other := find_tuning(root, data.name, grid.detector)):
+        raise UserError(
+            f"--losses: nothing was tuned on {data.name} yet, so the other losses have what was found on {other.data}, "
+            "which a file with these alone would take from them; tune all losses once"
+        )
     kept = kept_entries(before, grid, searched, runs[0], today.data_hash(runs[0])) if before and args.losses else {}
     if args.dry_run:
         print("\n".join(shown(run, hardware) for run in runs if not run.finished))
         return 0
+    today.require_today(runs)
     failures = run_all(runs, args.jobs, hardware, root)
     broken: list[Failure] = [failure for failure in failures if failure.code != NOT_FINITE]
     if broken:

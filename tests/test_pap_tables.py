@@ -131,16 +131,22 @@ def test_rows_train_by_what_their_search_found(root, registry):
 
 
 def test_rows_do_not_take_what_another_search_found(root):
-    """Made with ARGS, or before experiments/searches.yaml said something else: neither taken nor published."""
+    """Made with ARGS, or before experiments/searches.yaml said something else: neither taken nor published, nor taken
+    where it was published before."""
     search(root, "retinanet-voc")
     assert searched("retinanet-voc", "mini", root)
+    (root / FOLDER / "mini" / "retinanet-voc" / "best").mkdir(parents=True)
+    (root / FOLDER / "mini" / "retinanet-voc" / "best" / "rpn.yaml").write_text("# an earlier one's, of two stages")
+    assert len(publish_searches(root)) == 1
+    assert not (root / FOLDER / "mini" / "retinanet-voc" / "best" / "rpn.yaml").exists()
     directory = search_directory(load_search(root / SEARCHES, "retinanet-voc", "mini", None, 0), root)
     begun = (directory / "search.json").read_text()
     (directory / "search.json").write_text(begun.replace('"schedule.length=640"', '"schedule.length=64"'))
-    assert searched("retinanet-voc", "mini", root) == ()
+    assert searched("retinanet-voc", "mini", root)  # the published one
     (directory / "search.json").write_text(begun)
     (root / SEARCHES).write_text((root / SEARCHES).read_text().replace("sigma: 0.2", "sigma: 0.3"))
     assert searched("retinanet-voc", "mini", root) == ()
+    (root / FOLDER / "mini" / "retinanet-voc" / "report.md").unlink()
     assert publish_searches(root) == []
 
 

@@ -166,6 +166,18 @@ def test_tune_of_some_losses_keeps_the_others(root, front_end, stand_in, capsys)
     assert len(stand_in) == 6
 
 
+def test_tune_takes_no_trials_of_other_data(root, front_end, stand_in, capsys, monkeypatch):
+    """And none of some losses where the others would lose what was found for them on the drawn set."""
+    assert front_end("tune")([], root) == 0
+    monkeypatch.setattr("rankdet.results.today.data_hash", lambda run: "cccc-bbbb")
+    assert front_end("tune")([], root) == 2
+    assert "seed7: was trained or tested on other data; remove it to repeat it" in capsys.readouterr().err
+    assert front_end("tune")(["--data", "shapes_small", "--losses", "ap"], root) == 2
+    assert "nothing was tuned on shapes_small yet, so the other losses have what was found on shapes" in (
+        capsys.readouterr().err
+    )
+
+
 def test_tune_writes_nothing_after_a_failure(root, front_end, stand_in, capsys, monkeypatch):
     monkeypatch.setattr(launch, "command", lambda run, gpus=0: [sys.executable, "-c", "raise SystemExit(1)"])
     assert front_end("tune")([], root) == 1

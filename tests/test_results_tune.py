@@ -38,7 +38,7 @@ def test_all_combinations_in_order():
     ],
 )
 def test_choice(aps, best, at_edge):
-    choice = choose(list(zip(GRID.settings(), aps, strict=True)), GRID)
+    choice = choose(list(zip(GRID.settings(), aps, strict=True)), GRID, "ap")
     assert (tuple(choice.best.values()), choice.at_edge) == (best, at_edge)
     assert choice.val_ap == max(ap for ap in aps if ap is not None)
 
@@ -48,12 +48,12 @@ def test_an_axis_of_one_value_has_no_edge():
         "retinanet", (), {"ap": ()}, "mini", (7,), "train", "val", {LR: (0.001,), WEIGHT: (1.0, 2.0, 3.0)},
         {LR: 0.001, WEIGHT: 2.0},
     )  # fmt: skip
-    assert choose([(setting, 0.5) for setting in grid.settings()], grid).at_edge == ()
+    assert choose([(setting, 0.5) for setting in grid.settings()], grid, "ap").at_edge == ()
 
 
 def test_nothing_to_choose_from():
-    with pytest.raises(UserError, match="no setting of a loss ended with a finite loss"):
-        choose([(setting, None) for setting in GRID.settings()], GRID)
+    with pytest.raises(UserError, match="no setting of ap ended with a finite loss"):
+        choose([(setting, None) for setting in GRID.settings()], GRID, "ap")
 
 
 def test_the_grid_of_the_checkout(repo):
@@ -106,8 +106,10 @@ def test_a_loss_that_brings_its_boxes_has_the_learning_rate_alone(tmp_path):
     assert [len([trial for trial in trials if trial.loss == loss]) for loss in ("ap", "alrp")] == [6, 3]
     own = [trial for trial in trials if trial.loss == "alrp"]
     assert [trial.setting for trial in own] == [{LR: 0.001}, {LR: 0.002}, {LR: 0.004}]
-    assert choose([(trial.setting, ap) for trial, ap in zip(own, (0.1, 0.2, 0.3), strict=True)], grid).at_edge == (LR,)
-    assert choose([(trial.setting, 0.2) for trial in own], grid).best == {LR: 0.002}
+    assert choose(
+        [(trial.setting, ap) for trial, ap in zip(own, (0.1, 0.2, 0.3), strict=True)], grid, "alrp"
+    ).at_edge == (LR,)
+    assert choose([(trial.setting, 0.2) for trial in own], grid, "alrp").best == {LR: 0.002}
     for trial in trials:
         write_record(trial.runs[0], 0.3 if trial.setting[LR] == 0.001 else 0.2, split="val")
     path = tmp_path / "tuning.yaml"

@@ -170,8 +170,11 @@ def test_rewards(repo, tmp_path, monkeypatch):
     with pytest.raises(ProxyFailure) as stop:
         measure(4, theta)
     assert [failure.job.name for failure in stop.value.failures] == ["round 5 sample 2"]
-    with pytest.raises(UserError, match=r"seed1000: was trained or tested on other data; remove it"):
-        replace(measure, data_hash="cccc-bbbb").reward(run)
+    (first,) = run.before()
+    for one, wanted in ((run, "cccc-bbbb"), (first, "aaaa-bbbb")):  # the sample's, then of what it starts from
+        write_record(first, 0.5, data_hash="cccc-bbbb")
+        with pytest.raises(UserError, match=rf"{one.name}/seed1000: was trained or tested on other data; remove it"):
+            replace(measure, data_hash=wanted)(4, theta)
 
 
 def test_what_all_start_from_fails(repo, tmp_path, monkeypatch):
@@ -294,8 +297,8 @@ class TestComparison:
 
 
 @pytest.mark.full
-def test_the_script_that_compares(repo, tmp_path, front_end, capsys):
-    """On a folder of one's own, whose name the files bear; a search by other settings is refused."""
+def test_the_script_that_compares(repo, tmp_path, front_end, capsys, monkeypatch):
+    """On a folder of one's own, whose name the files bear; other data and a search by other settings are refused."""
     few_held_out = ("- hold_out=part", "- hold_out=part\n  - hold_out.num=2")
     root = root_of(repo, tmp_path / "root", *FEW, few_held_out)
     stems = [f"{number:03d}" for number in range(8)]
@@ -310,11 +313,14 @@ def test_the_script_that_compares(repo, tmp_path, front_end, capsys):
             write_record(run, 0.25, metrics={"AP": 0.25, "AP50": 0.5, "AP75": 0.1})
     main = front_end("compare_search")
     arguments = ["retinanet-voc-random", "--data", str(folder), "--seeds", "0"]
+    assert main(arguments, root) == 2
+    assert "seed1000: was trained or tested on other data" in capsys.readouterr().err
+    monkeypatch.setattr("rankdet.results.today.data_hash", lambda run: "aaaa-bbbb")
     assert main([*arguments, "--protocol", "paper"], root) == 2
     assert "PROTOCOL=paper: searches are compared under mini" in capsys.readouterr().err
     assert main(arguments, root) == 0
     files = {path.name for path in (root / "runs" / "tables" / "pap").iterdir()}
-    assert files == {f"search.cats.mini{suffix}" for suffix in (".md", ".csv", ".png")}
+    assert files == {f"search.cats.retinanet-voc-random{suffix}" for suffix in (".md", ".csv", ".png")}
     assert "does not beat the identity line it starts from: +0.00 AP" in capsys.readouterr().out
     (root / SEARCHES).write_text((root / SEARCHES).read_text().replace("sigma: 0.2", "sigma: 0.3"))
     assert main(arguments, root) == 2

@@ -154,6 +154,12 @@ def test_another_search_in_the_same_folder(tmp_path):
         with pytest.raises(UserError, match=message):
             begin(tmp_path, content | changed)
     assert json.loads((tmp_path / "search.json").read_text())["rounds"] == 8
+    (tmp_path / "search.json").unlink()
+    begin(tmp_path, {"name": "another"})  # nothing was measured yet
+    (tmp_path / "search.json").unlink()
+    (tmp_path / "start.json").write_text('{"reward": 0.5}')
+    with pytest.raises(UserError, match=r"holds rounds but no search\.json that says of what; remove that folder"):
+        begin(tmp_path, {"name": "another"})
 
 
 def test_a_damaged_round(tmp_path):

@@ -16,7 +16,6 @@ from rankdet.overview.published import Edition
 from rankdet.report.figures import data_uri
 
 NUMBER = re.compile(r"-|[-+]?[\d.,]+( ± [\d.]+)?( †)?")
-SCROLLS = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "table"}
 DIGITS = set("0123456789")
 COLORS = 128  # of a plot; the full palette would make the page three times as large
 

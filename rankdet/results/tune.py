@@ -135,11 +135,11 @@ def mean_ap(trial: Trial, records: Sequence[Record]) -> float | None:
     return fmean(values) if len(values) == len(trial.runs) else None
 
 
-def choose(scores: Sequence[tuple[Setting, float | None]], grid: Grid) -> Choice:
+def choose(scores: Sequence[tuple[Setting, float | None]], grid: Grid, loss: str) -> Choice:
     """The setting of the highest AP; of equal ones the default, else the first of the grid. UserError if none ended."""
     ended = [(setting, ap) for setting, ap in scores if ap is not None]
     if not ended:
-        raise UserError("tune: no setting of a loss ended with a finite loss; widen experiments/tuning/grid.yaml")
+        raise UserError(f"tune: no setting of {loss} ended with a finite loss; widen experiments/tuning/grid.yaml")
     top = max(ap for _, ap in ended)
     best = [setting for setting, ap in ended if isclose(ap, top, rel_tol=1e-12)]
     default = {key: grid.default[key] for key in best[0]}
@@ -167,7 +167,7 @@ def tuning_yaml(
         if loss not in {trial.loss for trial in trials}:
             continue
         scores = [(trial.setting, mean_ap(trial, records)) for trial in trials if trial.loss == loss]
-        choice = choose(scores, grid)
+        choice = choose(scores, grid, loss)
         losses[loss] = {
             "best": dict(choice.best),
             "val_ap": round(choice.val_ap, 6),

@@ -14,7 +14,7 @@ from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
 from rankdet.results.launch import Hardware
 from rankdet.results.queue import failure_report
-from rankdet.results.runs import merge_overrides
+from rankdet.results.runs import merge_overrides, telling
 from rankdet.search.proxy import Proxy, ProxyFailure, described
 from rankdet.search.report import Report
 from rankdet.search.rounds import begin, load_rounds, run_search
@@ -51,9 +51,10 @@ def act(args: argparse.Namespace, root: Path) -> int:
     for item in args.overrides:
         if item.partition("=")[0] in ("seed", "experiment", "protocol", "data"):
             raise UserError(f"ARGS: {item!r}: is the search's to choose; see SEED=, PROTOCOL=, DATA= and {SEARCHES}")
-    search = replace(search, proxy=merge_overrides(search.proxy, tuple(args.overrides)))
     directory = args.output or search_directory(search, root)
-    content = described(search)
+    # How samples run is theirs alone: it is no part of what is searched.
+    content = described(replace(search, proxy=merge_overrides(search.proxy, telling(tuple(args.overrides)))))
+    search = replace(search, proxy=merge_overrides(search.proxy, tuple(args.overrides)))
     with run_lock(directory):
         for folder in (directory, *(path for path in directory.iterdir() if path.is_dir())):
             sweep(folder)

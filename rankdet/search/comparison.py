@@ -120,9 +120,16 @@ def opening(found: Sequence[Contestant]) -> list[str]:
     ]
 
 
+def distinct(found: Sequence[Contestant]) -> list[Run]:
+    """Each run once, after the one that it starts from: two searches may have found the same functions."""
+    runs = (each for one in found for run in one.runs for each in (*run.before(), run))
+    return list({run.directory: run for run in runs}.values())
+
+
 def records(found: Sequence[Contestant]) -> list[Record]:
-    """All that is finished."""
-    return [record for one in found for record in run_records(one.runs)]
+    """All that is finished of them, without what they start from."""
+    own = {run.directory for one in found for run in one.runs}
+    return run_records(run for run in distinct(found) if run.directory in own)
 
 
 def verdicts(found: Sequence[Contestant]) -> list[str]:

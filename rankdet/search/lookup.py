@@ -11,7 +11,7 @@ from rankdet.search.rounds import SETTINGS, load_rounds
 from rankdet.search.settings import PROTOCOLS, SEARCHES, Search, load_search, search_directory, settings_of
 
 FOLDER = Path("experiments", "pap", "searches")  # in the checkout: <protocol>/<search>/, of each search on its own data
-FILES = ("report.md", "rewards.csv", "progress.png", "best/loss.yaml", "best/rpn.yaml", "best/functions.png")
+FILES = (SETTINGS, "report.md", "rewards.csv", "progress.png", "best/loss.yaml", "best/rpn.yaml", "best/functions.png")
 SEED = 0  # of the searches that tables take functions of
 
 
@@ -23,7 +23,8 @@ def searched(name: str, protocol: str, root: Path) -> tuple[str, ...]:
     published = root / FOLDER / search.protocol / name
     for directory in (search_directory(search, root), published):
         paths = {group: directory / "best" / f"{group}.yaml" for group in GROUPS}
-        if paths["loss"].is_file() and (directory == published or _finished(search, directory)):
+        good = _current(search, directory) if directory == published else _finished(search, directory)
+        if paths["loss"].is_file() and good:
             return tuple(opened([f"{group}={path}" for group, path in paths.items() if path.is_file()]))
     return ()
 
@@ -43,9 +44,11 @@ def publish_searches(root: Path) -> list[Path]:
 
 def _copy(directory: Path, target: Path) -> None:
     for file in FILES:
-        if (directory / file).is_file():
-            with replacing(target / file) as temporary:
-                shutil.copyfile(directory / file, temporary)
+        if not (directory / file).is_file():
+            (target / file).unlink(missing_ok=True)  # an earlier search's
+            continue
+        with replacing(target / file) as temporary:
+            shutil.copyfile(directory / file, temporary)
 
 
 def _load(name: str, protocol: str, root: Path) -> Search:
@@ -53,7 +56,12 @@ def _load(name: str, protocol: str, root: Path) -> Search:
 
 
 def _finished(search: Search, directory: Path) -> bool:
-    """Whether directory holds all rounds of just this search: not of one with ARGS, or as it was described before."""
+    """Whether directory holds all rounds of just this search."""
+    return _current(search, directory) and len(load_rounds(directory)) == search.rounds
+
+
+def _current(search: Search, directory: Path) -> bool:
+    """Whether directory is of just this search: not of one with ARGS, or as it was described before."""
     path = directory / SETTINGS
     begun, today = read_json(path) if path.is_file() else {}, json.loads(json.dumps(settings_of(search)))
-    return begun.items() >= today.items() and len(load_rounds(directory)) == search.rounds
+    return bool(begun.items() >= today.items())

@@ -16,11 +16,13 @@ from rankdet.results.launch import Hardware, run_all
 from rankdet.results.queue import Failure
 from rankdet.results.records import read_finished
 from rankdet.results.runs import Run, make_runs, merge_overrides, weights_path
+from rankdet.results.today import require_data
 from rankdet.search.parameters import overrides
 from rankdet.search.settings import Search, settings_of
 from rankdet.training.codes import DEAD, NOT_FINITE
 
 METRIC = "AP"
+REPORTED = "test"  # the split that what was found is tested on
 
 
 class ProxyFailure(Exception):
@@ -44,9 +46,15 @@ class Proxy:
     data_hash: str
 
     def __call__(self, index: int | None, theta: Tensor) -> list[float]:
-        """One reward a row of theta; that of a training that died or left the numbers is 0. Raises ProxyFailure."""
+        """One reward a row of theta; that of a training that died or left the numbers is 0.
+
+        Raises ProxyFailure; UserError where one that is finished already was trained on other data of the same name.
+        """
         runs = [self.run(index, place, row) for place, row in enumerate(theta)]
-        failures = run_all([*runs[0].before(), *runs], self.jobs, self.hardware, self.root)
+        everything = [*runs[0].before(), *runs]
+        for run in everything:
+            require_data(run, self.data_hash)  # else it would be taken over: its directory is named by data.name alone
+        failures = run_all(everything, self.jobs, self.hardware, self.root)
         samples = {run.directory for run in runs}
         died = [one for one in failures if one.code in (DEAD, NOT_FINITE) and one.job.directory in samples]
         if len(died) < len(failures):
@@ -59,13 +67,8 @@ class Proxy:
         return rewards
 
     def reward(self, run: Run) -> float:
-        """Of a training that is over. UserError where its record is one of other data, which had the same name."""
-        if not run.finished:
-            return 0.0
-        record = read_finished(run.directory)
-        if record["data_hash"] != self.data_hash:
-            raise UserError(f"{run.directory}: was trained or tested on other data; remove it to repeat it")
-        return float(record["metrics"][METRIC] or 0)
+        """Of a training that is over."""
+        return float(read_finished(run.directory)["metrics"][METRIC] or 0) if run.finished else 0.0
 
     def run(self, index: int | None, place: int, theta: Tensor) -> Run:
         """One sample's training."""
@@ -93,18 +96,18 @@ def described(search: Search) -> dict[str, Any]:
     return settings_of(search) | opening | of_samples
 
 
-def check_splits(search: Search, report_on: str = "test") -> str:
+def check_splits(search: Search) -> str:
     """A hash of what samples learn from and are judged on.
 
-    UserError where these share an image, or one of them with the split that results are reported on, for its AP would
-    then be that of a split the search has seen; and where the data set has no such split.
+    UserError where these share an image, or one of them with the test split, that results are reported on: its AP would
+    then be that of a split the search has seen. And where the data set has no such split.
     """
     cfg = compose([*search.sample])
     source = open_source(cfg)
-    learnt, judged, reported = (source.read(split) for split in (cfg.splits.train, cfg.splits.test, report_on))
+    learnt, judged, reported = (source.read(split) for split in (cfg.splits.train, cfg.splits.test, REPORTED))
     _require_apart(learnt, judged, "searches are judged on images that their samples have not learnt from")
     for split in (learnt, judged):
-        _require_apart(split, reported, f"a search must not see {report_on}: see hold_out in the proxy's overrides")
+        _require_apart(split, reported, f"a search must not see {REPORTED}: see hold_out in the proxy's overrides")
     return data_hash(learnt, judged)
 
 

@@ -82,6 +82,8 @@ def begin(directory: Path, content: dict[str, Any]) -> None:
     content: JSON, with everything that a reward depends on."""
     if (directory / SETTINGS).is_file():
         require_same(directory, content)
+    elif (directory / START).is_file() or round_path(directory, 0).is_file():
+        raise UserError(f"{directory}: holds rounds but no {SETTINGS} that says of what; remove that folder")
     else:
         write_json(directory / SETTINGS, content)
 

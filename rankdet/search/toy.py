@@ -70,8 +70,10 @@ def boxes(offsets: Tensor) -> Tensor:
 
 
 def average_precision(scores: Tensor, ious: Tensor) -> float:
-    """Mean over thresholds of the AP of scores [N], whose first P anchors are true where their IoU [P] is enough."""
-    order = scores.argsort(descending=True, stable=True)
+    """Mean over thresholds of the AP of scores [N], whose first P anchors are true where their IoU [P] is enough.
+
+    Of equal scores the later anchor's comes first, so that a detector that tells nothing gains nothing by it."""
+    order = len(scores) - 1 - scores.flip(0).argsort(descending=True, stable=True)
     enough = torch.zeros(len(THRESHOLDS), len(scores), dtype=torch.float64)
     enough[:, : len(ious)] = (ious >= THRESHOLDS[:, None]).double()
     hits = enough[:, order]

@@ -60,7 +60,7 @@ def outcome(search: Search, directory: Path) -> Outcome:
     begin(directory, settings_of(search) | {"toy": {name: getattr(toy, name) for name in toy.SETTINGS}})
     rounds = run_search(search, toy.measure(search.space, REWARDED), directory, lambda start, rounds: None)
     index, place = best_sample(rounds)
-    theta = torch.tensor(rounds[index].theta[place])
+    theta = torch.tensor(rounds[index].theta[place], dtype=torch.float64)
     return Outcome(search.space.functions, search.space.size, rounds, unseen(search.space, theta))
 
 
