@@ -17,8 +17,8 @@ class RoISampler:
     A region is positive if its IoU with an object is at least positive_iou, which should be the matcher's. Positives
     are drawn first, at most positive_fraction of num_samples (0.25: Detectron2's); negatives fill up. positive_fraction
     None is no ratio at all (AP-loss TPAMI 2020, A4.3): all positives are taken, as far as they fit, so that the more
-    samples, the fewer of them are positive. num_samples None is no sampling (aLRP loss, NeurIPS 2020, Sec. 5.4): all
-    objects and then the best proposals, as many regions as there can be proposals.
+    samples, the fewer of them are positive. num_samples None is no sampling (aLRP loss, NeurIPS 2020, Sec. 5.4): the
+    proposals as they are, without the objects.
     Regions mostly covered by an ignored one are no negatives. UserError for settings out of range.
     """
 
@@ -46,10 +46,10 @@ class RoISampler:
 
     def _of_image(self, proposals: Tensor, target: Target, most: int) -> Tensor:
         boxes, ignore = target.boxes.to(proposals), target.ignore.to(proposals.device)
+        if self.num_samples is None:
+            return proposals[:most]
         objects = boxes[~ignore]
         regions = torch.cat([objects, proposals])
-        if self.num_samples is None:
-            return regions[:most]
         positive = (box_iou(regions, objects) >= self.positive_iou).any(dim=1)
         negative = ~positive & ~covered(regions, boxes[ignore])
         positives = _drawn(positive, int(self.num_samples * self.positive_fraction))
