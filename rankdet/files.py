@@ -27,6 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def relative(path: Path, root: Path) -> Path:
+    """path as seen from root where it lies below it, else as it is."""
+    return path.relative_to(root) if path.is_relative_to(root) else path
+
+
 def sweep(folder: Path) -> None:
     """Removes what writers that were killed left in a folder. Nobody else may be writing there."""
     for path in folder.glob(".*.partial*"):

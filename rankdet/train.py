@@ -201,13 +201,14 @@ class Run:
         training.scaler.load_state_dict(checkpoint["scaler"])
         training.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
         self.log_state = checkpoint.get("log")
-        if self.death_watch:
-            self.death_watch.steps = dict(checkpoint.get("dead", {}))
         states = checkpoint["processes"]
         own = states[self.here.rank % len(states)]  # of as many processes, or runtime.split changed
         for stage, state in zip(training.stages, own["criteria"], strict=True):
             stage.criterion.load_state_dict(state)
-        restore_random_state(own["random"])
+        if self.death_watch:
+            self.death_watch.steps = dict(own["dead"])
+        if self.here.rank < len(states):  # a further process draws for itself, not what another one does
+            restore_random_state(own["random"])
         return [*notes, f"continuing at step {training.step}"]
 
     def checkpoint_hook(self, stop: Stop, log: RunLog | None) -> Callable[[StepReport], None]:
@@ -238,7 +239,8 @@ class Run:
         """What the remaining steps depend on and each process has for itself, on the CPU."""
         states = [stage.criterion.state_dict() for stage in self.training.stages]
         criteria = [{key: value.cpu() for key, value in state.items()} for state in states]
-        return {"criteria": criteria, "random": random_state()}
+        dead = self.death_watch.steps if self.death_watch else {}
+        return {"criteria": criteria, "random": random_state(), "dead": dead}
 
     def state(self) -> dict[str, Any]:
         """All that the remaining steps depend on and the processes have in common."""
@@ -248,7 +250,6 @@ class Run:
             "scaler": self.training.scaler.state_dict(),
             "data_hash": self.data_hash,
             **{key: self.cfg.runtime[key] for key in OTHER_BITS},
-            "dead": self.death_watch.steps if self.death_watch else {},
             "seconds": self.seconds,
         }
 

@@ -255,6 +255,14 @@ def test_publishing_keeps_the_tests_beside_their_trainings(root, registry):
     assert len(files) == 12
     assert sorted(json.loads(files[0].read_text())) == sorted(TESTED)
     before = {path: path.read_bytes() for path in (root / "experiments").rglob("*") if path.is_file()}
+    weights = root / "runs" / "shapes" / "mini" / files[0].stem.replace("-seed", "/seed") / "weights.pt"
+    trained = weights.read_bytes()
+    weights.write_bytes(b"trained again, with other bits")
+    publish(root)
+    assert not files[0].exists()  # tests of weights that are no more
+    assert files[1].exists()
+    weights.write_bytes(trained)
+    publish(root)
     shutil.rmtree(root / "runs")
     publish(root)
     assert before == {path: path.read_bytes() for path in (root / "experiments").rglob("*") if path.is_file()}

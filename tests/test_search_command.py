@@ -288,7 +288,7 @@ class TestComparison:
         (pair, other), _ = found
         broken = shutil.copytree(pair[1], tmp_path / "broken")
         (broken / "rounds" / "001.json").unlink()
-        with pytest.raises(UserError, match=r"1 of 2 rounds are done; make search-pap SEARCH=retinanet-voc goes on"):
+        with pytest.raises(UserError, match=r"1 of 2 rounds are done; the make search-pap that began it goes on"):
             comparison.contestants([(pair[0], broken)], (0,), tmp_path)
         with pytest.raises(UserError, match="differ in rounds, so their budgets do not compare"):
             comparison.contestants([other, (replace(other[0], rounds=3), other[1])], (0,), tmp_path)

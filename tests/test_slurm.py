@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from rankdet.errors import UserError
 from rankdet.overview.state import standing
 from rankdet.results import launch, slurm
 from rankdet.results.launch import Hardware, run_all
-from rankdet.results.queue import failure_report
+from rankdet.results.queue import Failure, failure_report
 from rankdet.results.runs import make_runs
 from rankdet.results.slurm import slurm_launcher
 from rankdet.training.codes import BUSY, NOT_FINITE
@@ -111,6 +112,24 @@ class TestOutcomes:
         out = capsys.readouterr().out
         assert "3 of 4 runs go to Slurm, 2 at a time" in out
         assert "no longer waiting for the jobs, which go on if they were begun: Job 7_1" in out
+
+
+def test_what_starts_from_a_failed_run_is_not_submitted(tmp_path, monkeypatch):
+    """Two arrays; of the second, seed 1, which seed 0 should have come before."""
+    first, second = make_runs("row", tuple(tiny.overrides(tmp_path)), (0, 1), tmp_path)
+    second = replace(second, after=first)
+    monkeypatch.setattr(launch, "which", lambda name: name)
+    asked = []
+
+    def submit_all(lines, settings, workers, root):
+        asked.append([run.seed for run, _ in lines])
+        return [Failure(launch.job(run), 1, ("...",)) for run, _ in lines]
+
+    monkeypatch.setattr(launch, "submit_all", submit_all)
+    failures = run_all([first, second], 2, Hardware(slurm=()), tmp_path)
+    assert asked == [[0], []]
+    assert [(failure.job.name, failure.code) for failure in failures] == [("row seed 0", 1), ("row seed 1", None)]
+    assert failures[1].tail[0].startswith("not started: it needs ")
 
 
 def finish(run):

@@ -44,6 +44,13 @@ def test_when(values, death):
     assert watched(values) == death
 
 
+def test_a_weight_is_no_loss():
+    """aLRP says with a constant weight of 1 what it is, step by step."""
+    watch = DeathWatch(2)
+    for step in range(1, 5):
+        watch(report(step, loss=0.9, alrp_weight=1.0))
+
+
 def test_the_command(tmp_path, monkeypatch):
     """A stand-in for a loss that sits at 1: exit code 4, one line, no record; without dead_after it goes on."""
     monkeypatch.setattr("rankdet.training.dead.NEAR", 2.0)
@@ -54,6 +61,7 @@ def test_the_command(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("record.json"))
     (newest, _) = sorted(tmp_path.rglob("step-*.pt"), reverse=True)
     assert newest.name == "step-00000004.pt"
-    assert set(torch.load(newest, weights_only=False)["dead"].values()) == {4}
+    (process,) = torch.load(newest, weights_only=False)["processes"]
+    assert set(process["dead"].values()) == {4}
     again = tiny.call(train.main, arguments)  # continued, it dies where it would have died
     assert (again.code, "step 5: loss has been 1 for 5 steps" in again.err) == (DEAD, True)

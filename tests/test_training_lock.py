@@ -80,7 +80,7 @@ def test_the_second_process_is_told_in_one_line(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop, run_lock(tmp_path / "run"):
         pytest.fail("entered")
     assert stop.value.code == BUSY == 75
-    assert capsys.readouterr().out == f"{tmp_path / 'run'}: another process is training this run\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'run'}: another process is training it\n"
 
 
 def test_let_go_after_an_error(tmp_path):

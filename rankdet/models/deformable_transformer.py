@@ -23,7 +23,7 @@ class Layers:
     def __post_init__(self) -> None:
         """Refuses settings out of range."""
         for field in fields(self):
-            value, least = getattr(self, field.name), {"encoder": 0, "decoder": 2}.get(field.name, 1)
+            value, least = getattr(self, field.name), {"decoder": 2}.get(field.name, 1)
             if field.name != "dropout" and (type(value) is not int or value < least):
                 raise UserError(f"model.layers.{field.name}={value}: must be a whole number from {least} on")
         if not 0 <= self.dropout < 1:

@@ -10,7 +10,7 @@ from types import FrameType
 
 from rankdet.overview.state import FAILED, Standing, standing
 from rankdet.overview.status import counts, left, told
-from rankdet.overview.targets import Target, distinct, goal
+from rankdet.overview.targets import Target, distinct
 from rankdet.results.queue import Interrupted, ending_signals
 
 
@@ -28,8 +28,7 @@ def reproduce_all(targets: Sequence[Target], command: Callable[[Target], list[st
     say(f"In all: {counts(standings)}")
     failed = [(target, code) for target, code in zip(targets, codes, strict=True) if code]
     for target, code in failed:
-        again = f"make {goal(target.paper, target.name)}"
-        say(f"  {target.name}: exit code {code}; the lines above say why, {again} tries again")
+        say(f"  {target.name}: exit code {code}; the lines above say why, the same command tries again")
     for each in standings:
         if each.state == FAILED:
             say("\n".join(told(each, root)))

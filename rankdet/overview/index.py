@@ -63,10 +63,11 @@ def index(root: Path, published: Sequence[Edition]) -> str:
 
 
 def _which(path: Path, pattern: str) -> str:
-    """What tells files of one pattern apart: the end of search.shapes.mini.md, or the folder of a report.md."""
+    """What tells files of one pattern apart: the end of search.shapes.NAMES.md, or the folders of a report.md."""
     if "*" not in pattern:
         return ""
-    return f": {path.parent.name if path.stem == 'report' else path.stem.partition('.')[2]}"
+    protocol, name = path.parent.parent.name, path.parent.name
+    return f": {name}, {protocol}" if path.stem == "report" else f": {path.stem.partition('.')[2]}"
 
 
 def _tables(root: Path, paper: str, registry: Registry, published: Sequence[Edition]) -> Iterator[list[str]]:

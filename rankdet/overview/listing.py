@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rankdet.errors import UserError
+from rankdet.files import relative
 from rankdet.overview.cost import Speeds, Work, work
 from rankdet.overview.targets import Part, Target, distinct
 from rankdet.results.launch import Hardware, as_typed, check_hardware, command, retest_jobs, shown
@@ -151,4 +152,4 @@ def _number(count: int | None) -> str:
 
 
 def _relative(run: Run, root: Path) -> str:
-    return str(run.directory.relative_to(root))
+    return str(relative(run.directory, root))

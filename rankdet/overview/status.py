@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rankdet.files import relative
 from rankdet.overview.state import DONE, FAILED, RUNNING, STATES, WAITING, Standing, seconds_left, standing
 from rankdet.overview.targets import Target, distinct
 from rankdet.results.progress import duration
@@ -53,7 +54,7 @@ def told(each: Standing, root: Path) -> list[str]:
             return [f"  running  {name}: trained, being tested"]
         return [f"  running  {name}: {at}" + (f", about {duration(each.seconds)} left" if each.seconds else "")]
     if each.state == FAILED:
-        return [f"  failed   {name}: {each.says} ({(run.directory / 'log.txt').relative_to(root)})"]
+        return [f"  failed   {name}: {each.says} ({relative(run.directory / 'log.txt', root)})"]
     if each.state == WAITING and each.step is not None:
         return [f"  waiting  {name}: broken off at {at}, goes on from its last checkpoint"]
     return []

@@ -151,8 +151,14 @@ def _submit(runs: Sequence[Run], hardware: Hardware, workers: int, root: Path) -
         resources += [f"gpus_per_node={hardware.gpus}", f"tasks_per_node={hardware.gpus}"]
     failures = []
     for later in (False, True):
-        lines = [(run, _settings(run, hardware)) for run in runs if (run.after is not None) == later]
+        group = [run for run in runs if (run.after is not None) == later]
+        ready = [run for run in group if run.finished or run.after is None or run.after.finished]
+        lines = [(run, _settings(run, hardware)) for run in ready]
         failures += submit_all(lines, [*resources, *(hardware.slurm or ())], workers, root)
+        for run in group:
+            if run not in ready:
+                needed = f"not started: it needs {run.after.directory / RECORD}"
+                failures.append(Failure(job(run), None, (needed,)))
     return failures
 
 

@@ -17,6 +17,7 @@ from rankdet.results.registry import load_registry
 from rankdet.results.retests import (
     FOLDER,
     Retest,
+    file_hash,
     has_retests,
     planned_retests,
     published,
@@ -115,14 +116,21 @@ def copy_records(runs: Iterable[Run], folder: Path) -> None:
 def copy_retests(retests: Mapping[Run, Sequence[Retest]], folder: Path) -> None:
     """Adds the tests found in runs' directories to retests/<run name>-seed<k>.json, test name -> record.
 
-    Removes the files of trainings whose record is no longer there."""
+    Of a training that is here, those of other weights go: it was done again. So do the files of trainings whose record
+    is no longer there."""
     for run, wanted in retests.items():
         found = {retest.name: read_finished_retest(run.directory, retest) for retest in wanted if run.finished}
-        found = {name: content for name, content in found.items() if content is not None}
         path = folder / FOLDER / f"{run.name}-seed{run.seed}.json"
-        if found:
-            before = read_json(path) if path.is_file() else {}
-            write_text(path, canonical_json(before | found))
+        before = read_json(path) if path.is_file() else {}
+        tests = before | {name: content for name, content in found.items() if content is not None}
+        weights = run.directory / "weights.pt"
+        if run.finished and weights.is_file():
+            own = file_hash(weights)
+            tests = {name: content for name, content in tests.items() if content["weights_hash"] == own}
+        if tests:
+            write_text(path, canonical_json(tests))
+        else:
+            path.unlink(missing_ok=True)
     for path in (folder / FOLDER).glob("*.json"):
         if not (folder / path.name).is_file():
             path.unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from rankdet.config import compose, config_hash, detector_name, run_directory
+from rankdet.files import relative
 from rankdet.results.datasets import quoted, unquoted
 from rankdet.results.tuning import RETINANET
 
@@ -107,8 +108,7 @@ def start_from(run: Run, after: Run, root: Path) -> Run:
 
 def weights_path(run: Run, root: Path) -> str:
     """Relative to the checkout where it lies there, so that it is the same on any machine."""
-    path = run.directory / "weights.pt"
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+    return str(relative(run.directory / "weights.pt", root))
 
 
 def telling(overrides: tuple[str, ...]) -> tuple[str, ...]:

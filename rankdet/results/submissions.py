@@ -12,6 +12,7 @@ from rankdet.errors import UserError
 from rankdet.evaluation.results import load_results
 from rankdet.evaluation.submission.archive import archive_path, write_archive
 from rankdet.evaluation.submission.images import info_of
+from rankdet.files import relative
 from rankdet.results.plan import Plan, PlannedRow
 from rankdet.results.records import Match
 from rankdet.results.retests import Content, Retest, cell
@@ -79,8 +80,7 @@ def submit(plan: Plan, root: Path) -> Iterator[str]:
         if not path.is_file():
             split = open_source(load(one.run.directory / "config.yaml")).read(one.run.test_split)
             write_archive(one.server, load_results(one.detections), info_of(split), path)
-        where = path.relative_to(root) if path.is_relative_to(root) else path
-        yield f"submit {where} to {UPLOAD[one.server]}; then {enter_command(plan, one)}"
+        yield f"submit {relative(path, root)} to {UPLOAD[one.server]}; then {enter_command(plan, one)}"
 
 
 def enter_command(plan: Plan, one: Submission) -> str:

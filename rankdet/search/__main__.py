@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
-    """Exit code: 0, 1 if a sample failed, 2 for a mistake in the command, 128 + n when stopped by signal n."""
+    """Exit code: 0, 1 if a sample failed, 2 for a mistake in the command, 75 while another process is at this search,
+    128 + n when stopped by signal n."""
     args = parser().parse_intermixed_args(arguments)
     return exit_code(lambda: act(args, root))
 

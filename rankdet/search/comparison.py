@@ -54,8 +54,7 @@ def contestants(searches: Sequence[tuple[Search, Path]], seeds: tuple[int, ...],
         rounds = load_rounds(folder)
         if len(rounds) < search.rounds:
             raise UserError(
-                f"{folder}: {len(rounds)} of {search.rounds} rounds are done; make search-pap SEARCH={search.name} "
-                "goes on"
+                f"{folder}: {len(rounds)} of {search.rounds} rounds are done; the make search-pap that began it goes on"
             )
         best = max(max(one.rewards) for one in rounds)
         for one in findings(search, load_start(folder), rounds):

@@ -92,7 +92,7 @@ def require_same(directory: Path, content: dict[str, Any]) -> None:
     """UserError unless directory holds a search of just this."""
     path = directory / SETTINGS
     if not path.is_file():
-        raise UserError(f"{path}: no such file; make search-pap SEARCH={content.get('name')} makes it")
+        raise UserError(f"{path}: no such file; make search-pap with the same SEARCH, DATA and SEED makes it")
     before, content = read_json(path), json.loads(json.dumps(content))
     for key in dict.fromkeys([*before, *content]):
         if before.get(key) != content.get(key):

@@ -118,7 +118,7 @@ def plot(line: float, outcomes: Sequence[Outcome], path: Path) -> None:
         x = np.arange(1, len(rewards) + 1)
         axes.plot(x, rewards.mean(1), color=COLORS[number], ls="--", lw=1.1)
         best = np.maximum.accumulate(rewards.max(1))
-        axes.plot(x, best, color=COLORS[number], lw=1.8, label=f"{one.family} ({one.size} parameters)")
+        axes.plot(x, best, color=COLORS[number], lw=1.8, label=f"{one.family} functions, {one.size} searched")
     axes.set_xlabel("round")
     axes.set_ylabel("AP of the toy detector (%)")
     axes.set_title("Toy search: best so far (solid) and mean of the round (dashed)", fontsize=10)

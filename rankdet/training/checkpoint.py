@@ -56,7 +56,7 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def random_state() -> dict[str, Any]:
-    """This process's random generators. Samples do not depend on them (data/loader.py), a future layer might."""
+    """This process's random generators, which drop-out and samplers draw from; what is read depends on none."""
     state = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}  # noqa: NPY002
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()

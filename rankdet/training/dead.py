@@ -12,8 +12,8 @@ class DeadRun(Exception):
 class DeathWatch:
     """A hook: DeadRun as soon as a part of the loss has been 1 for `patience` steps in a row.
 
-    Parameterized AP loss is 1 where no predicted box touches its target any more, as after too large a step, and then
-    has no gradient (its search's authors end such runs, too). It looks at the loss's value, so a GPU is waited for.
+    Parameterized AP loss stays at 1 where its functions count nothing any more, as after too large a step (its search's
+    authors end such runs, too). Weights that a loss reports among its parts do not count. A GPU is waited for.
     """
 
     def __init__(self, patience: int) -> None:
@@ -24,6 +24,8 @@ class DeathWatch:
     def __call__(self, report: StepReport) -> None:
         """Counts a step in."""
         for name, value in report.parts.items():
+            if name.endswith("weight"):
+                continue
             self.steps[name] = self.steps.get(name, 0) + 1 if abs(float(value) - 1) <= NEAR else 0
             if self.steps[name] >= self.patience:
                 raise DeadRun(f"step {report.step}: {name} has been 1 for {self.patience} steps; the run is dead")

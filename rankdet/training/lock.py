@@ -15,7 +15,7 @@ FLOCK = "hhqqi"  # Linux's struct flock: type, whence, start, length, process
 
 @contextmanager
 def run_lock(directory: Path) -> Iterator[None]:
-    """Holds directory/.lock; SystemExit(BUSY) with one line where another process holds it.
+    """Holds directory/.lock, a run's or a search's; SystemExit(BUSY) with one line where another process holds it.
 
     UserError where the directory cannot be written. lockf, not flock: a forked data loader would inherit the latter and
     hold it for seconds after its parent was killed.
@@ -24,14 +24,13 @@ def run_lock(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         file = (directory / ".lock").open("w")
     except OSError as error:
-        raise UserError(
-            f"{directory}: cannot be written ({error.strerror}); set runtime.runs to another folder"
-        ) from error
+        hint = "set runtime.runs, of a search --output, to another folder"
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); {hint}") from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            print(f"{directory}: another process is training this run", flush=True)
+            print(f"{directory}: another process is training it", flush=True)
             raise SystemExit(BUSY) from None
         yield
 

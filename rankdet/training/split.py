@@ -1,9 +1,10 @@
 """One batch on several processes, each with some of its images, and the losses of a process that has them all.
 
-Losses rank, normalise and sample over a whole batch. So each process takes the outputs and targets of all, computes the
-same losses from them, and takes the gradients of its own images back through its network: the gradient of one process
-but for rounding and for what drop-out draws, whatever the loss. A sampler's draws are the same in all processes. What
-is sent is the outputs, some tens of megabytes a step; that the losses are computed more than once costs nobody time.
+Losses rank, normalise and sample over a whole batch. So each process takes the outputs and targets of all, computes
+the same losses from them, and takes the gradients of its own images back through its network: the gradient of one
+process but for rounding and for what the network draws itself, by drop-out or in sampling regions for a second stage,
+whatever the loss. A loss's sampler draws the same in all processes. What is sent is the outputs, some tens of
+megabytes a step; that the losses are computed more than once costs nobody time.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
