@@ -10,7 +10,7 @@ from rankdet.config import CONFIG_DIR, option_of
 from rankdet.figures.content import Edition
 from rankdet.figures.manifest import load_figure
 from rankdet.figures.output import save_figure
-from rankdet.figures.searched_functions import content, distance, shape_of
+from rankdet.figures.searched_functions import DETECTORS, content, distance, shape_of
 from rankdet.search.found import Found, save
 from rankdet.search.settings import SEARCHES, load_search
 
@@ -30,16 +30,18 @@ def test_each_search_has_its_functions_beside_the_released_ones(searches, tmp_pa
     rows = list(csv.DictReader(io.StringIO(found.csv)))
     names = list(dict.fromkeys(row["functions"] for row in rows))
     assert names == [
-        "parameterized_ap",
+        "RetinaNet, released",
+        "Faster R-CNN, released",
+        "Faster R-CNN, rpn, released",
         "faster-rcnn-coco (mini)",
         "faster-rcnn-coco, rpn (mini)",
         "retinanet-coco-shared (mini)",
     ]
-    assert len(rows) == 4 * 5
-    shared = {tuple(row[f"{axis}{point}"] for point in range(1, 5) for axis in "xy") for row in rows[15:]}
+    assert len(rows) == 6 * 5
+    shared = {tuple(row[f"{axis}{point}"] for point in range(1, 5) for axis in "xy") for row in rows[25:]}
     assert len(shared) == 1
-    assert [name in found.measured["retinanet"] for name in names] == [True, False, False, True]
-    assert [name in found.measured["faster-rcnn"] for name in names] == [False, True, True, False]
+    assert [name in found.measured["retinanet"] for name in names] == [True, *[False] * 4, True]
+    assert [name in found.measured["faster-rcnn"] for name in names] == [False, *[True] * 4, False]
     assert found.measured["deformable-detr"].startswith("not known")
     manifest = load_figure(CONFIG_DIR.parent / "experiments" / "pap" / "figure-1.yaml")
     assert all(path.stat().st_size > 1000 for path in save_figure(manifest, found, Edition("figure-1"), tmp_path))
@@ -47,8 +49,9 @@ def test_each_search_has_its_functions_beside_the_released_ones(searches, tmp_pa
 
 def test_without_a_search(tmp_path):
     found = content(tmp_path / "none")
-    assert found.csv.count("parameterized_ap") == 5
-    assert found.measured["faster-rcnn"].startswith("not known")
+    assert found.csv.count("released") == 15
+    assert [found.measured[name].startswith("not known") for name in DETECTORS] == [False, False, True]
+    assert "Faster R-CNN, rpn, released H2 0.399" in found.measured["faster-rcnn"]
 
 
 def test_area_by_hand():

@@ -81,6 +81,9 @@ def test_detectors_and_blocking(root, registry, protocol):
             assert not cfg.box_loss and cfg.loss._target_.endswith("ParameterizedAPLoss")
             blocks = [OmegaConf.select(cfg, f"{stage}.block_gradient") for stage in stages]
             assert blocks == [how == "blocked"] * len(stages)
+        if kind == "FasterRCNN":  # each stage by its own functions, without sampling
+            assert (cfg.rpn.loss.gradient_scale, cfg.loss.gradient_scale) == (1.695, 7.1324)
+            assert cfg.model.roi_sampler.num_samples is None
         for stage in stages:
             for cfg in configs.values():
                 OmegaConf.update(cfg, f"{stage}.block_gradient", None)
@@ -91,7 +94,12 @@ def test_detectors_and_blocking(root, registry, protocol):
         assert (detr.batch_size, detr.schedule.lr, detr.schedule.lr_batch) == (32, 2e-4, 32)
         assert (detr.schedule.length, list(detr.schedule.milestones), detr.schedule.warmup_steps) == (50, [40], 0)
         assert list(detr.augment.shorter) == list(range(480, 801, 32))
-        assert list(config_of(rows["retinanet-blocked"].runs[0].overrides).augment.shorter) == [800]
+        for detector, lr, milestones in (("retinanet", 0.016, [60, 80]), ("faster-rcnn", 0.024, [75, 95])):
+            cfg = config_of(rows[f"{detector}-blocked"].runs[0].overrides)
+            assert (cfg.batch_size, cfg.gpus, cfg.schedule.length) == (64, 8, 100)
+            assert cfg.schedule.lr * cfg.batch_size / cfg.schedule.lr_batch == pytest.approx(lr)
+            assert list(cfg.schedule.milestones) == milestones
+            assert (list(cfg.data.image_size), cfg.test_input.shorter) == ([512, 512], 500)
 
 
 def test_rows_wait_for_their_search(root, registry):
