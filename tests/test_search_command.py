@@ -331,7 +331,7 @@ def test_the_script_that_compares(repo, tmp_path, front_end, capsys, monkeypatch
 def test_a_real_search(repo, tmp_path, capsys):
     """2 rounds of 2 samples, killed within the first round and continued; what it wrote down is what its rewards give.
 
-    Another setting is then refused, and the finished search is only printed."""
+    The finished search is only printed, also where its samples would run otherwise; another setting is refused."""
     root = root_of(repo, tmp_path, *FEW, SHORT)
     settings = [
         *shapes(root),
@@ -367,7 +367,8 @@ def test_a_real_search(repo, tmp_path, capsys):
     records = {path: path.stat().st_mtime_ns for path in root.rglob("record.json")}
     assert len(records) == 6  # with that of the network that all start from
     assert all(json.loads(path.read_text())["split"] == "held_out" for path in records)
-    assert command.main(arguments, root) == 0
+    for more in ([], ["runtime.num_workers=1"]):
+        assert command.main([*arguments, *more], root) == 0
     assert {path: path.stat().st_mtime_ns for path in root.rglob("record.json")} == records
     capsys.readouterr()
     assert command.main([*arguments, "schedule.warmup_steps=2"], root) == 2
