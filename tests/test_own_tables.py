@@ -150,7 +150,7 @@ def test_all_losses_are_compared_alike(repo, registry):
     losses = {path.stem for path in (repo / "configs" / "loss").glob("*.yaml")}
     assert {row.loss for row in manifest.rows.values()} == losses == set(grid.losses)
     assert len(manifest.rows) == len(losses) == 15
-    assert manifest.seeds == (0, 1, 2, 3, 4) and not set(grid.seeds) & set(manifest.seeds)
+    assert manifest.seeds == (3, 4, 5, 6, 7) and not set(grid.seeds) & set(manifest.seeds)
     for row in manifest.rows.values():
         assert row.under("mini") == row.under("paper") == (f"loss={row.loss}", *grid.losses[row.loss])
         assert row.mini and row.paper
@@ -161,8 +161,8 @@ def test_all_losses_are_compared_alike(repo, registry):
 
 
 @pytest.mark.full
-def test_trainings_are_shared_with_the_papers_tables(repo, registry):
-    """Three seeds of AP-loss's Table 2 losses, of DR loss's Table 3 and of two rows of the harmonic comparison."""
+def test_its_rows_are_other_tables_with_seeds_of_its_own(repo, registry):
+    """AP-loss's Table 2 losses, DR loss's Table 3 and two rows of the harmonic comparison."""
     plans = {}
     for paper, name in (
         ("all-losses", "comparison"), ("harmonic", "comparison"), ("ap-loss", "table-2"), ("dr-loss", "table-3"),
@@ -171,7 +171,10 @@ def test_trainings_are_shared_with_the_papers_tables(repo, registry):
         plans[paper] = {run.directory for run in make_plan(manifest, "mini", None, repo).runs()}
     every = plans.pop("all-losses")
     assert len(every) == 75
-    assert {paper: len(every & runs) for paper, runs in plans.items()} == {"harmonic": 6, "ap-loss": 12, "dr-loss": 6}
+    rows = {directory.parent for directory in every}
+    assert not any(every & runs for runs in plans.values())
+    shared = {paper: len(rows & {directory.parent for directory in runs}) for paper, runs in plans.items()}
+    assert shared == {"harmonic": 2, "ap-loss": 4, "dr-loss": 2}
 
 
 def built(row):
