@@ -26,6 +26,7 @@ from rankdet.errors import UserError
 from rankdet.evaluation.results import Result, headline, save_results
 from rankdet.files import sweep, write_json, write_text
 from rankdet.models.top_ranked import TopRanked
+from rankdet.record import budget, identity_of_run
 from rankdet.trained import load_ranker
 from rankdet.training.checkpoint import (
     load_newest,
@@ -43,7 +44,6 @@ from rankdet.training.log import RunLog
 from rankdet.training.loop import StepReport, Training, train
 from rankdet.training.monitor import Monitor, first_images
 from rankdet.training.provenance import provenance
-from rankdet.training.record import budget, identity_of_run
 from rankdet.training.split import padded_alike, require_one_way_to_share, require_separate_images
 from rankdet.training.stop import Stop
 
@@ -54,7 +54,8 @@ def run(cfg: DictConfig) -> None:
     """Trains, evaluates and records the run of cfg, or what is missing of it."""
     directory = run_directory(cfg)
     torch.set_num_threads(cfg.runtime.threads)
-    require_one_way_to_share(cfg)
+    scopes = {stage.loss.get("ranking_scope") for stage in (cfg, cfg.get("rpn")) if stage}
+    require_one_way_to_share(cfg.gpus, cfg.runtime.split, scopes)
     with (
         world(cfg.runtime.device, max(cfg.gpus, cfg.runtime.split)) as here,
         run_lock(directory) if here.is_main else nullcontext(),

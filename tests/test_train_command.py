@@ -205,7 +205,7 @@ class TestKilled:
         assert [event.step for event in board.Scalars("train/loss")] == list(range(2, 17, 2))
 
     def test_beside_a_living_one_a_second_leaves(self, killed):
-        assert killed.beside == (BUSY, f"{killed.directory}: another process is training this run\n", "")
+        assert killed.beside == (BUSY, f"{killed.directory}: another process is training it\n", "")
 
     @pytest.mark.parametrize("moment", ["before any checkpoint", "in a checkpoint", "evaluating", "recording"])
     def test_at_a_chosen_moment(self, moment, unbroken, tmp_path):

@@ -7,13 +7,12 @@ whatever the loss. A loss's sampler draws the same in all processes. What is sen
 megabytes a step; that the losses are computed more than once costs nobody time.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
 import torch
 import torch.distributed as dist
-from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -72,12 +71,12 @@ def own_share(gradient: Tensor, here: World) -> Tensor:
     return gradient[here.rank * share : (here.rank + 1) * share] * here.size
 
 
-def require_one_way_to_share(cfg: DictConfig) -> None:
-    """UserError where a config deals out its images in two ways at once, or ranks the same scores more than once."""
-    gpus, split = cfg.gpus, cfg.runtime.split
+def require_one_way_to_share(gpus: int, split: int, scopes: Collection[str | None]) -> None:
+    """UserError where images are dealt out in two ways at once, or the same scores would be ranked more than once.
+
+    scopes: over which scores the losses rank; None of a loss that does not."""
     if gpus > 1 and split > 1:
         raise UserError(f"gpus={gpus} and runtime.split={split}: one of them must be 1")
-    scopes = {stage.loss.get("ranking_scope") for stage in (cfg, cfg.get("rpn")) if stage}
     if split > 1 and "global" in scopes:
         raise UserError(
             f"loss.ranking_scope=global and runtime.split={split}: would rank every score as often as there are "
