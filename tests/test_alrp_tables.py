@@ -135,6 +135,9 @@ def test_settings_under_paper(plans_under):
     usual = ("resnet50", 512, 500, 32, 0.008, [60, 80])
     late, at_800 = (512, 500, 32, 0.008, [75, 95]), (800, 800, 16, 0.004, [60, 80])
     others = {
+        ("table-2", "ap-loss"): (*usual[:4], 0.002, usual[5]),
+        ("table-7", "focal-sl1"): (*usual[:4], 0.02, usual[5]),
+        ("table-7", "ap-sl1"): (*usual[:4], 0.002, usual[5]),
         ("table-6", "alrp500-r-50"): ("resnet50", *late),
         ("table-6", "alrp500-r-101"): ("resnet101", *late),
         ("table-6", "alrp500-x-101"): ("resnext101_64x4d", *late),
