@@ -104,8 +104,8 @@ class TestTheJoinedBatch:
     )
     def test_its_loss_and_gradients(self, loss, norm, objects, sizes):
         """Of five images and of four, but for float32's rounding. Scores lie apart as after some training: at first
-        they nearly tie, and which of two comes first in a ranking is itself a matter of rounding. Likewise Parameterized
-        AP loss has a form without knots, at which its slopes would jump."""
+        they nearly tie, and which of two comes first in a ranking is itself a matter of rounding. Parameterized AP loss
+        has a form without knots, at which its slopes would jump likewise."""
         cfg = config(loss, norm)
         if loss == "parameterized_ap":
             cfg.loss.form = "sigmoid"
