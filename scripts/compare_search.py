@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from rankdet.errors import UserError
+from rankdet.files import relative
 from rankdet.results.datasets import choose_data
 from rankdet.results.front import exit_code
 from rankdet.results.launch import Hardware, run_all
@@ -52,7 +53,8 @@ def act(args: argparse.Namespace, root: Path) -> int:
     for search, directory in pairs:
         require_same(directory, described(search))  # that the test split is unseen is checked there, too
     found = contestants(pairs, tuple(dict.fromkeys(args.seeds)), root)
-    runs = distinct(found)
+    own = distinct(found)
+    runs = [*own[0].before(), *own]  # all start from one training
     require_today(runs)
     failures = run_all(runs, args.jobs, Hardware(args.gpus), root)
     data, seed = searches[0].data.name, f"seed{args.seed}"
@@ -62,7 +64,7 @@ def act(args: argparse.Namespace, root: Path) -> int:
     folder = args.output or root / "runs" / "tables" / "pap"
     path, *_ = save_three(folder, stem, text, csv(found), lambda path: plot(title, found, path))
     print(text)
-    print(f"saved {path}, and .csv and .png beside it")
+    print(f"saved {relative(path, root)}, and .csv and .png beside it")
     if failures:
         print(failure_report(failures), file=sys.stderr)
     return 1 if failures else 0

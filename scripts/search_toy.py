@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from rankdet.files import relative
 from rankdet.results.front import exit_code
 from rankdet.results.output import save_three
 from rankdet.search.rounds import load_start
@@ -32,7 +33,7 @@ def act(output: Path, root: Path) -> int:
     text = markdown(line, outcomes) + "\n![rewards, round by round](toy-search.png)\n"
     path, *_ = save_three(output, "toy-search", text, csv(outcomes), lambda path: plot(line[0], outcomes, path))
     print(text)
-    print(f"saved {path}, and .csv and .png beside it")
+    print(f"saved {relative(path, root)}, and .csv and .png beside it")
     return 0
 
 

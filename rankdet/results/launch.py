@@ -11,7 +11,7 @@ from shutil import which
 from rankdet.config import compose
 from rankdet.errors import UserError
 from rankdet.results.gpus import shares, visible_gpus
-from rankdet.results.queue import Failure, Job, Queue
+from rankdet.results.queue import Failure, Job, Queue, not_started
 from rankdet.results.retests import FOLDER, Retest, Tests, outstanding
 from rankdet.results.runs import RECORD, Run
 from rankdet.results.slurm import submit_all
@@ -151,14 +151,10 @@ def _submit(runs: Sequence[Run], hardware: Hardware, workers: int, root: Path) -
         resources += [f"gpus_per_node={hardware.gpus}", f"tasks_per_node={hardware.gpus}"]
     failures = []
     for later in (False, True):
-        group = [run for run in runs if (run.after is not None) == later]
-        ready = [run for run in group if run.finished or run.after is None or run.after.finished]
-        lines = [(run, _settings(run, hardware)) for run in ready]
-        failures += submit_all(lines, [*resources, *(hardware.slurm or ())], workers, root)
-        for run in group:
-            if run not in ready:
-                needed = f"not started: it needs {run.after.directory / RECORD}"
-                failures.append(Failure(job(run), None, (needed,)))
+        group = [(run, job(run, hardware)) for run in runs if (run.after is not None) == later]
+        stuck = [not_started(one) for _, one in group if not one.ready]
+        lines = [(run, _settings(run, hardware)) for run, one in group if one.ready]
+        failures += submit_all(lines, [*resources, *(hardware.slurm or ())], workers, root) + stuck
     return failures
 
 

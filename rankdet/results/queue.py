@@ -69,6 +69,12 @@ class Failure:
         return "stopped" if self.stopped else f"FAILED (exit code {self.code})"
 
 
+def not_started(job: Job) -> Failure:
+    """Of a job that is not ready, and will not be."""
+    lacking = ", ".join(str(path) for path in job.needs if not path.is_file())
+    return Failure(job, None, (f"not started: it needs {lacking}",))
+
+
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM came; the children are gone. code: what the process should exit with."""
 
@@ -177,8 +183,7 @@ class Queue:
             self.waiting.remove(job)
         elif not self.children and not self.elsewhere:
             for stuck in self.waiting:
-                lacking = ", ".join(str(path) for path in stuck.needs if not path.is_file())
-                self.failures.append(Failure(stuck, None, (f"not started: it needs {lacking}",)))
+                self.failures.append(not_started(stuck))
                 self.progress.ended(f"{stuck.name}: not started", len(stuck.records) or 1)
             self.waiting.clear()
         return job

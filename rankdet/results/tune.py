@@ -162,11 +162,11 @@ def tuning_yaml(
     kept: entries of losses without trials, as an earlier file has them."""
     losses: dict[str, Mapping[str, object]] = {}
     for loss in grid.losses:
-        if kept and loss in kept:
-            losses[loss] = kept[loss]
-        if loss not in {trial.loss for trial in trials}:
-            continue
         scores = [(trial.setting, mean_ap(trial, records)) for trial in trials if trial.loss == loss]
+        if not scores:
+            if kept and loss in kept:
+                losses[loss] = kept[loss]
+            continue
         choice = choose(scores, grid, loss)
         losses[loss] = {
             "best": dict(choice.best),

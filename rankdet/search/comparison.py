@@ -120,15 +120,13 @@ def opening(found: Sequence[Contestant]) -> list[str]:
 
 
 def distinct(found: Sequence[Contestant]) -> list[Run]:
-    """Each run once, after the one that it starts from: two searches may have found the same functions."""
-    runs = (each for one in found for run in one.runs for each in (*run.before(), run))
-    return list({run.directory: run for run in runs}.values())
+    """Each run once: two searches may have found the same functions."""
+    return list({run.directory: run for one in found for run in one.runs}.values())
 
 
 def records(found: Sequence[Contestant]) -> list[Record]:
-    """All that is finished of them, without what they start from."""
-    own = {run.directory for one in found for run in one.runs}
-    return run_records(run for run in distinct(found) if run.directory in own)
+    """All that is finished."""
+    return run_records(distinct(found))
 
 
 def verdicts(found: Sequence[Contestant]) -> list[str]:
