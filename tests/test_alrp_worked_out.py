@@ -112,13 +112,15 @@ def test_the_overview_lists_every_table_once(repo):
         ("pap", "table-3", "reproduce-pap-table-3", "reproduce.py table-3"),
     ],
 )
-def test_goals_of_make(repo, paper, name, expected, script):
+def test_goals_of_make(repo, tmp_path, paper, name, expected, script):
+    """The stamp is fresh, so that nothing is installed."""
     assert goal(paper, name) == expected
+    (tmp_path / "stamp").touch()
     line = [
         "make",
         "-n",
         "--no-print-directory",
-        "STAMP=Makefile",
+        f"STAMP={tmp_path}/stamp",
         expected,
         "PROTOCOL=paper",
         "DATA=a b",

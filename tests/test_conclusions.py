@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from results_made_up import make_plan, printed_row, printed_table, record_content
 
-from rankdet.overview.conclusions import conclusions, kendall, ranked, unbeaten, write_conclusions
+from rankdet.overview.conclusions import conclusions, write_conclusions
+from rankdet.overview.order_of_losses import kendall, ranked, unbeaten
 from rankdet.results.records import Record
 from rankdet.results.registry import OWN
 from rankdet.results.tables import collect
@@ -56,7 +57,7 @@ def test_one_data_set_by_hand(tmp_path):
     assert re.search(r"\| Row c +\| +21.0 ± 2.0 \| +0 \| +1 \| +3 \|", text)
     assert "9 of 9 runs: 40 images to learn from, 20 to test on, 500 steps (100 epochs)." in text
     assert "2 of 3 pairs of losses are told apart." in text
-    assert "by chance in 10.0% of cases with 3 seeds each, so in about 0.3 of 3 pairs" in text
+    assert "by chance in 10.0% of cases with 3 seeds each: if none differed, in about 0.3 of 3 pairs" in text
     assert "No loss is told to lie above Row a." in text
     assert "One data set has been published" in text
     assert "the standard deviation of AP over the seeds is 2.0 for the median loss, 2.0 for the worst" in text
@@ -89,9 +90,9 @@ def test_what_the_search_left_doubtful(tmp_path):
     tuning = Tuning(tmp_path, "made", "x", "mini", 1, 10, (7,), best, edges, {"a": 2})
     plan = replace(table.plan, tunings={("retinanet", "made"): tuning})
     text = conclusions([replace(table, plan=plan)])
-    assert "Settings were searched for 1 of 2 losses, on made; others have defaults." in text
-    assert "Best at the edge of the grid, so that a better value may lie beyond: a." in text
-    assert "Settings of the search that ended below 1 AP: a (2 of 10)." in text
+    assert "Settings were searched on made for all but Row b, which have defaults." in text
+    assert "Best at the edge of the grid, so that a better value may lie beyond: Row a." in text
+    assert "Settings of the search that ended below 1 AP: Row a (2 of 10)." in text
     assert "6 of 9 runs" in text
 
 

@@ -126,13 +126,14 @@ def test_components_of_the_tables_own_runs(root, front_end, started, capsys):
 
 
 def test_balance_of_trainings_of_its_own(root, front_end, started, capsys):
-    """Focal loss: 3/1, 1/2, none where nothing is positive, and 2/1; aLRP 1 throughout."""
+    """Focal loss: 3/1, 1/2, none where nothing is positive, and 2/1, so from a point to the next 6 times; aLRP 1."""
     assert front_end("figure")(["figure-2"], root) == 0
     out = capsys.readouterr().out
     assert [run.label for run in started] == ["focal", "alrp"] * 2
     assert all("experiment=alrp_figure_4" in run.overrides for run in started)
-    assert "ratio between 0.5 and 3; loss from 2.05 to 0.55 (n = 2)" in out
-    assert "ratio between 1 and 1; loss from 1.05 to 0.65 (n = 2)" in out
+    swings, stays = "6 times higher or lower; loss from 2.05 to 0.55", "1 times higher or lower; loss from 1.05 to 0.65"
+    assert f"ratio 2 in the median, 0.5 to 3 in nine of ten points, from one point to the next {swings} (n = 2)" in out
+    assert f"ratio 1 in the median, 1 to 1 in nine of ten points, from one point to the next {stays} (n = 2)" in out
     assert "loss: focal of Focal, alrp_cls of aLRP." in out
     rows = points(root / "runs/figures/ap-loss/figure-2.mini.csv")
     assert [row["ratio"] for row in rows if (row["series"], row["seed"]) == ("focal", "1")] == [

@@ -10,6 +10,7 @@ from results_made_up import record_content
 
 from rankdet.build import build_detector
 from rankdet.errors import UserError
+from rankdet.overview.conclusions import conclusions
 from rankdet.results.cost_plot import cost_columns
 from rankdet.results.latex import latex
 from rankdet.results.manifest import Cell, load_manifest
@@ -121,6 +122,15 @@ def test_the_files_of_a_table_with_costs(plan, tmp_path):
     assert "![accuracy against step](comparison.mini.cost.png)" in paths[0].read_text()
 
 
+def test_what_the_page_says_of_costs(plan):
+    """All steps took 100 ms; the record says of both what they ran on."""
+    text = conclusions([table_of(plan, {"one": (0.20, 0.22), "other": (0.30, 0.32)})])
+    cost = "a step: from 100.0 ± 0.0 ms (The other) to 100.0 ± 0.0 (The one), 1.00 times; 0 of 1 pairs"
+    assert f"{cost} are told apart." in text
+    for what in ("Trainings", "Costs"):
+        assert f"{what}: Hardware: A CPU, 2 cores; torch 2.15.0, threads per run: 1." in text
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -157,7 +167,7 @@ def test_all_losses_are_compared_alike(repo, registry):
         own = "box_loss=none" in row.overrides
         assert own == (row.loss in ("alrp", "harmonic", "parameterized_ap"))
         assert len(grid.settings(row.loss)) == (5 if own else 10)
-    assert list(manifest.tables[0].columns) == ["AP", "AP50", "AP75", "AP90", "oLRP", "rho", "step", "memory"]
+    assert list(manifest.tables[0].columns) == ["AP", "AP50", "AP75", "AP90", "oLRP", "rho", "step", "loss", "memory"]
 
 
 @pytest.mark.full

@@ -130,6 +130,8 @@ rows:
         ("mini: true", "mini: true, mini_overrides: [seed=2]", "'seed=2' is not a row's to set"),
         ("mini: true", "mini: true, start_from: broken#interpolated-no", "is a row of this manifest"),
         ("mini: true", "mini: true, start_from: good#interpolated-no", "is not done under each protocol that this row"),
+        ("rows:", "labels: {interpolated-so: x}\nrows:", "labels: unknown key 'interpolated-so'"),
+        ("rows:", "ordered: no one\nrows:", "ordered: expected true or false, got 'no one'"),
         ("rows:", "columns: {AP: {metric: {voc12-test: AP}}}\nrows:", "columns.AP.metric: unknown key 'voc12-test'"),
         (", reason: too slow", ", reason: too slow, mini_overrides: [batch_size=2]", "is not done under mini"),
         ("overrides: [loss=ap],", "overrides: [batch_size=2],", "name the loss"),
@@ -150,6 +152,16 @@ def test_mistakes_name_file_and_key(tmp_path, registry, old, new, message):
         load_manifest(broken, registry)
     assert message in str(caught.value)
     assert "broken.yaml" in str(caught.value) or "registry.yaml" in str(caught.value)
+
+
+def test_rows_may_be_called_otherwise_than_printed(tmp_path, registry):
+    """In this table alone: what the registry has stays."""
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD.replace("rows:", "labels: {interpolated-no: as it is}\nrows:"))
+    (table,) = load_manifest(path, registry).tables
+    labels = {row.key: row.label for row in table.own_rows()}
+    before = {row.key: row.label for row in registry.table("ap-loss/table-1c").own_rows()}
+    assert labels == before | {"interpolated-no": "as it is"} != before
 
 
 def test_a_missing_manifest_names_those_there_are(repo, registry):

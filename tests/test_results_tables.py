@@ -252,6 +252,15 @@ def test_text_states_what_was_run(tmp_path):
         assert part in text, part
 
 
+def test_no_order_is_told_of_rows_that_are_no_printed_ones_in_turn(tmp_path):
+    plan = make_plan(tmp_path, TABLE)
+    records = records_of(plan, {"a": [0.3, 0.31, 0.32], "b": [0.2, 0.2, 0.2]})
+    assert "refutes them: only the order" in markdown(collect(plan, records))
+    plan = replace(plan, manifest=replace(plan.manifest, ordered=False))
+    text = markdown(collect(plan, records))
+    assert "refutes them.\n" in text and "order" not in text
+
+
 def test_csv_is_tidy_and_unrounded(tmp_path):
     plan = make_plan(tmp_path, TABLE, seeds=(0, 1), why={"c": "no"})
     lines = list(csv.DictReader(io.StringIO(csv_text(collect(plan, records_of(plan, {"a": [0.1234567, 0.2]}))))))

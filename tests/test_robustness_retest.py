@@ -66,6 +66,16 @@ def test_every_condition_is_recorded_with_its_picture(run):
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("loss", [("loss=ghm_c",), ("loss=alrp", "box_loss=none")])
+def test_what_a_step_of_a_loss_with_a_memory_costs(tmp_path, loss):
+    """One that keeps running counts, and one whose weight changes by the epoch."""
+    arguments = tiny.overrides(tmp_path, "splits.monitor=null", *loss)
+    assert tiny.call(train.main, arguments).code == 0
+    (record,) = retested(run_directory(compose(arguments)), TRAINING_STEP).values()
+    assert 0 < record["metrics"]["loss_ms"] < record["metrics"]["ms"]
+
+
+@pytest.mark.full
 def test_what_a_training_step_costs(run):
     """Less time for the loss than for the step; as much memory as the weights take four times (with gradients and the
     two averages of Adam), and more. Nothing is trained: the weights stay, and no picture is drawn."""

@@ -1,6 +1,7 @@
 """What a training step of a finished run costs: its own network, loss and batches, from its final weights."""
 
 import gc
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import cycle, islice
@@ -58,6 +59,7 @@ def prepared(directory: Path, overrides: Sequence[str], device: torch.device) ->
     dataset = build_dataset(cfg, open_source(cfg).read(cfg.splits.train), training=True)
     for stage in detector.stages:
         stage.criterion.to(device)
+        stage.criterion.set_epoch_length(math.ceil(len(dataset) / cfg.batch_size))
     training = Training(
         model=detector.model,
         stages=detector.stages,

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+import numpy as np
+
 from rankdet.figures.content import Content, over_seeds
 from rankdet.figures.curves import Finder, LoggedRun
 from rankdet.figures.panels import RULES, Panel, combined, draw_panels, panel_csv, panel_table
@@ -54,8 +56,14 @@ def _ratio(negatives: float, positives: float) -> float:
 def _measured(ratio: Sequence[LoggedRun], loss: Sequence[LoggedRun]) -> str:
     if not ratio:
         return "not run"
-    values = [value for run in ratio for value in run.values if not math.isnan(value)]
+    low, middle, high = np.nanquantile(np.concatenate([run.values for run in ratio]), (0.05, 0.5, 0.95))
     return (
-        f"ratio between {min(values):.3g} and {max(values):.3g}; loss from {fmean(run.first for run in loss):.3g} to "
+        f"ratio {middle:.3g} in the median, {low:.3g} to {high:.3g} in nine of ten points, from one point to the next "
+        f"{_swing(ratio):.3g} times higher or lower; loss from {fmean(run.first for run in loss):.3g} to "
         f"{fmean(run.final for run in loss):.3g} (n = {len(ratio)})"
     )
+
+
+def _swing(runs: Sequence[LoggedRun]) -> float:
+    """By what factor a curve rises or falls from a point to the next, in the median."""
+    return math.exp(np.nanmedian(np.concatenate([np.abs(np.diff(np.log(run.values))) for run in runs])))

@@ -56,7 +56,11 @@ class FigurePlan:
     @property
     def file_stem(self) -> str:
         """figure-8a.mini; figure-8a.bccd.mini; with args their hash, too."""
-        parts = [self.manifest.name, *([] if self.data.name == "shapes" else [self.data.name]), self.protocol]
+        parts = [
+            self.manifest.name,
+            *([] if self.data.name == self.trained.data["mini"] else [self.data.name]),
+            self.protocol,
+        ]
         return ".".join([*parts, *of_args(self.args)])
 
     @property

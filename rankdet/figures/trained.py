@@ -86,4 +86,6 @@ def settings(plan: FigurePlan) -> Sequence[str]:
     lines = [f"Own overrides of all series: {' '.join(own)}."] if own else []
     if plan.tuned is not None:
         return [*lines, plan.tuned.text]
+    if plan.trained.tuning is None:  # the manifest sets and tells them
+        return lines
     return [*lines, "Settings are the configuration's defaults: nothing was tuned."]

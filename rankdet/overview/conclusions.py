@@ -1,7 +1,6 @@
 """experiments/all-losses/README.md: what follows from the comparison of all losses, and what does not."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from math import comb
 from pathlib import Path
 from statistics import median
@@ -9,21 +8,32 @@ from statistics import median
 from tabulate import tabulate
 
 from rankdet.files import write_text
+from rankdet.overview.order_of_losses import (
+    METRIC,
+    agreement,
+    key_of,
+    listed,
+    name_of,
+    names_of,
+    ranked,
+    unbeaten,
+    where,
+)
 from rankdet.results.cost_plot import cost_columns
-from rankdet.results.describe import MAIN_METRICS, epochs
+from rankdet.results.describe import epochs, machine
 from rankdet.results.publish import load_published, published_table
-from rankdet.results.render import shown
-from rankdet.results.separation import Pair, pairs, separated
-from rankdet.results.tables import Table, TableRow
+from rankdet.results.render import note, shown
+from rankdet.results.separation import pairs, separated
+from rankdet.results.tables import Table
+from rankdet.results.tuning import Tuning
 
 PAPER = "all-losses"
-METRIC = MAIN_METRICS[0]
 HEAD = """# What the comparison of all losses says, and what not
 
 Written by `make publish` from the committed records; not to be edited. The numbers and how they came about: {links}."""
 RULE = (
-    "Two losses are *told apart* where all runs of one lie above all runs of the other by {metric}. Two losses that do "
-    "not differ would be told apart by chance in {chance:.1%} of cases with {seeds} seeds each, so in about "
+    "Two losses are *told apart* where all runs of one lie above all runs of the other by {metric}. Two that do not "
+    "differ would be told apart by chance in {chance:.1%} of cases with {seeds} seeds each: if none differed, in about "
     "{expected:.1f} of {pairs} pairs."
 )
 LIMITS = (
@@ -31,10 +41,16 @@ LIMITS = (
     "data or another detector the order may be another one. Nothing here confirms or refutes what a paper measured.",
     "A loss that learns fast leads after so few steps, and need not lead after more: AP-loss's Table 2 under "
     "mini_long, with four times the steps, shows how far leads last.",
-    "Learning rate and box weight were searched with one seed on the validation split; what else a loss has to set, "
-    "such as steps, margins and factors, is as its authors chose it for COCO or VOC.",
-    "Not told apart does not mean equal, and a mean that is higher without being told apart says nothing.",
-    "Times and memory are those of this machine and this small network; with a larger one the loss is a smaller part.",
+    "Learning rate and box weight were searched with one seed on the validation split, the box weight between two "
+    "values. Losses that train the boxes themselves have no box weight, and so half as many settings to choose from. "
+    "What else a loss has to set was not searched: the notes under the tables say whose choice it is.",
+    "aLRP and Parameterized AP loss train the boxes by GIoU, the others by smooth L1: what they gain or lose, above "
+    "all at AP75 and AP90, may come of that and not of their ranking.",
+    "Seeds vary the first weights and the order of the images. The images and the settings are the same in all runs, "
+    "so told apart means on these images, with these settings.",
+    "Not told apart does not mean equal, and a mean that is higher without being told apart says nothing. A loss whose "
+    "own runs lie far apart is hardly told from any.",
+    "Times and memory are those of one machine and a small network; with a larger backbone the loss is a smaller part.",
 )
 
 
@@ -52,58 +68,31 @@ def write_conclusions(root: Path) -> list[Path]:
 
 def conclusions(tables: Sequence[Table]) -> str:
     """The page. tables: of one manifest, a data set and protocol each, all with current records."""
-    links = ", ".join(f"[{_where(table)}]({table.plan.file_stem}.md)" for table in tables)
+    links = ", ".join(f"[{where(table)}]({table.plan.file_stem}.md)" for table in tables)
     parts = [HEAD.format(links=links)]
     for table in tables:
-        parts += [f"## {_where(table)}", _order(table), "\n".join(f"- {line}" for line in _facts(table))]
+        parts += [f"## {where(table)}", _order(table), "\n".join(f"- {line}" for line in _facts(table))]
         if cost_columns(table.plan.manifest):
             parts.append(f"![accuracy against what a training step costs]({table.plan.file_stem}.cost.png)")
-    agreed = [*_agreement(tables), *(line for table in tables for line in _costs(table))]
+    agreed = [*agreement(tables), *(line for table in tables for line in _costs(table))]
     parts += ["## What can be concluded", "\n".join(f"- {line}" for line in agreed)]
     parts += ["## What cannot", "\n".join(f"- {line}" for line in [*_unsure(tables), *LIMITS])]
     return "\n\n".join(parts) + "\n"
 
 
-def ranked(table: Table) -> list[TableRow]:
-    """The rows with current records, the highest mean first."""
-    rows = [row for row in table.rows if row.current and row.score(METRIC)]
-    return sorted(rows, key=lambda row: -row.score(METRIC).mean)
-
-
-def unbeaten(rows: Sequence[TableRow]) -> list[TableRow]:
-    """The rows that no other is told to lie above, among those with two runs or more."""
-    beaten = {_key(lower) for _, lower in separated(rows, METRIC)}
-    return [row for row in rows if len(row.current) > 1 and _key(row) not in beaten]
-
-
-def _where(table: Table) -> str:
-    return f"{table.plan.on}, {table.plan.protocol}"
-
-
-def _key(row: TableRow) -> str:
-    return row.planned.printed.key
-
-
-def _name(row: TableRow) -> str:
-    return row.planned.printed.label
-
-
-def _names(rows: Sequence[TableRow]) -> str:
-    return ", ".join(map(_name, rows))
-
-
 def _order(table: Table) -> str:
-    """The rows by their means, and how many others each is told to lie above and below."""
+    """The rows by their means, how many others each is told to lie above and below, and what is the matter with it."""
     rows = ranked(table)
     apart = separated(rows, METRIC)
     body = []
     for row in rows:
-        above, below = (sum(_key(pair[side]) == _key(row) for pair in apart) for side in (0, 1))
+        above, below = (sum(key_of(pair[side]) == key_of(row) for pair in apart) for side in (0, 1))
         score = row.score(METRIC)
         assert score is not None
-        body.append([_name(row), shown(score), str(above), str(below), str(len(row.current))])
-    headers = ["loss", METRIC, "told to lie above", "told to lie below", "n"]
-    return tabulate(body, headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 4))
+        body.append([name_of(row), shown(score), str(above), str(below), str(len(row.current)), note(row)])
+    headers = ["loss", METRIC, "told to lie above", "told to lie below", "n", "note"]
+    align = ("left", *["right"] * 4, "left")
+    return tabulate(body, headers, tablefmt="github", disable_numparse=True, colalign=align)
 
 
 def _facts(table: Table) -> Iterator[str]:
@@ -115,8 +104,8 @@ def _facts(table: Table) -> Iterator[str]:
     steps = sorted({record["steps"] for record in records})
     passes = sorted({f"{epochs(record):.3g}" for record in records})
     yield (
-        f"{sum(len(row.current) for row in rows)} of {planned} runs: {_list(images)} images to learn from, "
-        f"{_list(tests)} to test on, {_list(steps)} steps ({_list(passes)} epochs)."
+        f"{sum(len(row.current) for row in rows)} of {planned} runs: {listed(images)} images to learn from, "
+        f"{listed(tests)} to test on, {listed(steps)} steps ({listed(passes)} epochs)."
     )
     every, apart = pairs(rows, METRIC), separated(rows, METRIC)
     seeds = min((len(row.current) for row in rows if len(row.current) > 1), default=0)
@@ -125,78 +114,48 @@ def _facts(table: Table) -> Iterator[str]:
         yield f"{len(apart)} of {len(every)} pairs of losses are told apart. " + RULE.format(
             metric=METRIC, chance=chance, seeds=seeds, expected=chance * len(every), pairs=len(every)
         )
-        yield f"No loss is told to lie above {_names(unbeaten(rows))}."
+        yield f"No loss is told to lie above {names_of(unbeaten(rows))}."
     tunings = [tuning for (_, data), tuning in table.plan.tunings.items() if data in table.plan.data_names]
     for tuning in tunings:
-        found = [loss for row in rows if (loss := table.plan.manifest.rows[_key(row)].loss) in tuning.losses]
-        yield f"Settings were searched for {len(found)} of {len(rows)} losses, on {tuning.data}; others have defaults."
-        edges = [loss for loss in found if tuning.edges.get(loss)]
-        if edges:
-            yield f"Best at the edge of the grid, so that a better value may lie beyond: {_list(edges)}."
-        fell = [
-            f"{loss} ({tuning.collapsed[loss]} of {tuning.fewer.get(loss, tuning.num_trials)})"
-            for loss in found
-            if tuning.collapsed[loss]
-        ]
-        if fell:
-            yield f"Settings of the search that ended below 1 AP: {_list(fell)}."
+        yield from _search(table, tuning)
+    yield f"Trainings: {machine(records)}"
+    if tests := [test for record in records for test in record.content.get("retests", {}).values()]:
+        yield f"Costs: {machine(tests)}"
 
 
-def _agreement(tables: Sequence[Table]) -> Iterator[str]:
-    """What holds on every data set."""
-    told = [{(_key(upper), _key(lower)): (upper, lower) for upper, lower in _apart(table)} for table in tables]
-    if len(tables) == 1:
-        yield "One data set has been published: whether anything holds on another one is not known."
-        return
-    same = set.intersection(*(set(pairs_) for pairs_ in told))
-    against = [pair for one, other in combinations(told, 2) for pair in one if pair[::-1] in other]
-    yield f"Told apart in the same order on all of {len(tables)} data sets: {len(same)} pairs."
-    best = [
-        row for row in ranked(tables[0]) if all(_key(row) in {_key(r) for r in unbeaten(ranked(t))} for t in tables)
+def _search(table: Table, tuning: Tuning) -> Iterator[str]:
+    """Whose settings were searched, and which losses that left doubtful."""
+    losses = {table.plan.manifest.rows[key_of(row)].loss: name_of(row) for row in ranked(table)}
+    found = {loss: name for loss, name in losses.items() if loss in tuning.losses}
+    others = listed([name for loss, name in losses.items() if loss not in found])
+    yield (
+        f"Settings were searched on {tuning.data} for {f'all but {others}, which have defaults' if others else 'all'}."
+    )
+    edges = [name for loss, name in found.items() if tuning.edges.get(loss)]
+    if edges:
+        yield f"Best at the edge of the grid, so that a better value may lie beyond: {listed(edges)}."
+    fell = [
+        f"{name} ({tuning.collapsed[loss]} of {tuning.fewer.get(loss, tuning.num_trials)})"
+        for loss, name in found.items()
+        if tuning.collapsed[loss]
     ]
-    if best:
-        yield f"On no data set is any loss told to lie above {_names(best)}."
-    else:
-        yield "Each loss is told to lie below another on some data set."
-    lowest = [row for row in ranked(tables[0]) if _key(row) in set.intersection(*({p[1] for p in t} for t in told))]
-    if lowest:
-        yield f"On each data set some loss is told to lie above {_names(lowest)}."
-    if against:
-        names = [
-            f"{_name(told_[pair][0])} and {_name(told_[pair][1])}"
-            for told_ in told
-            for pair in against
-            if pair in told_
-        ]
-        yield f"Told apart in opposite orders on different data sets: {_list(names)}."
-    for one, other in combinations(tables, 2):
-        tau = kendall(ranked(one), ranked(other))
-        if tau is not None:
-            yield f"Kendall's tau between the orders of the means on {_where(one)} and {_where(other)}: {tau:.2f}."
-
-
-def _apart(table: Table) -> list[Pair]:
-    return separated(ranked(table), METRIC)
-
-
-def kendall(one: Sequence[TableRow], other: Sequence[TableRow]) -> float | None:
-    """Of two orders, best first, over the rows that both have; None for less than two."""
-    places = [_key(row) for row in other]
-    common = [places.index(_key(row)) for row in one if _key(row) in places]
-    signs = [1 if a < b else -1 for a, b in combinations(common, 2)]
-    return sum(signs) / len(signs) if signs else None
+    if fell:
+        yield f"Settings of the search that ended below 1 AP: {listed(fell)}."
 
 
 def _costs(table: Table) -> Iterator[str]:
     """The cheapest and the dearest loss of each cost."""
+    printed = table.plan.manifest.tables[0]
     for column in cost_columns(table.plan.manifest):
-        found = sorted((score.mean, _name(row)) for row in ranked(table) if (score := row.score(column)))
+        found = [(row, score) for row in ranked(table) if (score := row.score(column))]
         if len(found) > 1:
-            (least, cheap), (most, dear) = found[0], found[-1]
-            printed = table.plan.manifest.tables[0]
+            found.sort(key=lambda one: one[1].mean)
+            (cheap, least), (dear, most) = found[0], found[-1]
+            every, apart = pairs(table.rows, column), separated(table.rows, column)
             yield (
-                f"{_where(table)}, {printed.columns[column]}: from {least:.1f} {printed.units[column]} ({cheap}) to "
-                f"{most:.1f} ({dear}), {most / least:.2f} times."
+                f"{where(table)}, {printed.columns[column]}: from {shown(least)} {printed.units[column]} "
+                f"({name_of(cheap)}) to {shown(most)} ({name_of(dear)}), {most.mean / least.mean:.2f} times; "
+                f"{len(apart)} of {len(every)} pairs are told apart."
             )
 
 
@@ -206,10 +165,6 @@ def _unsure(tables: Sequence[Table]) -> Iterator[str]:
         spreads = [score.sd for row in ranked(table) if (score := row.score(METRIC)) and score.sd is not None]
         if spreads:
             yield (
-                f"{_where(table)}: the standard deviation of {METRIC} over the seeds is {median(spreads):.1f} for the "
+                f"{where(table)}: the standard deviation of {METRIC} over the seeds is {median(spreads):.1f} for the "
                 f"median loss, {max(spreads):.1f} for the worst. Differences of that size may be chance."
             )
-
-
-def _list(values: Sequence[object]) -> str:
-    return ", ".join(dict.fromkeys(map(str, values)))

@@ -24,9 +24,9 @@ BARE = {"correlation": "", "ms": " (ms)", "MiB": " (MiB)"}  # units of columns t
 PRINTED = "Rows bear the paper's names, and its numbers are as printed, on its own data."
 OTHERWISE = (
     "The paper's numbers come from other data, a larger pretrained detector and far longer training. Heights do not "
-    "compare, and nothing here confirms or refutes them: only the order of the rows is set against the paper's, for "
-    "this data, this budget and these seeds."
+    "compare, and nothing here confirms or refutes them"
 )
+ORDERED = ": only the order of the rows is set against the paper's, for this data, this budget and these seeds."
 OWN_ONLY = (
     "A small detector, little data and a short training from scratch: the numbers hold for this data, this budget and "
     "these seeds, and need not for others."
@@ -63,7 +63,8 @@ def description(table: Table) -> list[str]:
         if plan.manifest.mini_overrides:
             lines.append(f"In every row under mini: {' '.join(plan.manifest.mini_overrides)}.")
         lines += [*plan.manifest.mini_notes, *tuning_lines(plan, _runs(table))]
-        lines.append(OTHERWISE if plan.manifest.of_paper else OWN_ONLY)
+        otherwise = OTHERWISE + (ORDERED if plan.manifest.ordered else ".")
+        lines.append(otherwise if plan.manifest.of_paper else OWN_ONLY)
     lines += _order(table)
     return lines
 
@@ -135,7 +136,7 @@ def run_facts(trained: Iterable[str], records: Sequence[Record], tested: bool = 
         f"{_range(record['image_passes'] for record in records)} images seen "
         f"({_epochs(records)}), {min(wall):.0f} to {max(wall):.0f} s of "
         f"training. All {len(records)} runs: {cpu / 60:.0f} CPU minutes of training.",
-        _machine(records),
+        machine(records),
         _commits(records),
     ]
 
@@ -168,7 +169,8 @@ def _epochs(records: Sequence[Recorded]) -> str:
     return f"{count} epoch{'' if count == '1' else 's'}"
 
 
-def _machine(records: Sequence[Recorded]) -> str:
+def machine(records: Sequence[Recorded]) -> str:
+    """What the records' runs or tests ran on."""
     hardware = _list((record["hardware"] for record in records), "; ")
     threads = _list(record["threads"] for record in records)
     torch = _list(record["torch"] for record in records)
@@ -203,7 +205,7 @@ def _retests(table: Table) -> list[str]:
     minutes = sum(content["cpu_seconds"] for content in tests) / 60
     lines.append(
         f"Tests of the trained weights: {len(tests)}, {minutes:.0f} CPU minutes in all; version {versions} of the "
-        f"suite, its random choices from seed {seeds}, the same for all rows and seeds. {_machine(tests)} "
+        f"suite, its random choices from seed {seeds}, the same for all rows and seeds. {machine(tests)} "
         f"{_commits(tests)}"
     )
     return lines
@@ -216,6 +218,8 @@ def _metric(cell: Cell, manifest: Manifest) -> str:
 
 
 def _order(table: Table) -> list[str]:
+    if not table.plan.manifest.ordered:
+        return []
     metrics = dict.fromkeys(metric for printed in table.plan.manifest.tables for metric in printed.columns)
     main = [metric for metric in MAIN_METRICS if metric in metrics]
     lines: dict[tuple[object, ...], str] = {}

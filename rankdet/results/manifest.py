@@ -14,7 +14,7 @@ from rankdet.results.registry import PrintedRow, PrintedTable, Registry
 from rankdet.robustness.conditions import ORIGINAL
 
 KEYS = ("tables", "experiment", "seeds", "rows")
-OPTIONAL = ("mini_overrides", "paper_overrides", "mini_notes", "notes", "columns", "sets")
+OPTIONAL = ("mini_overrides", "paper_overrides", "mini_notes", "notes", "columns", "sets", "labels", "ordered")
 RETEST_KEYS = ("tables", "trainings_of", "rows")  # of a manifest that trains nothing of its own
 RETEST_OPTIONAL = ("mini_notes", "notes", "columns")
 
@@ -39,7 +39,8 @@ class Manifest:
     """One file of experiments/<paper>/. mini_overrides: added to all rows under mini and mini_long; paper_overrides:
     likewise under paper; mini_notes: sentences about what mini does to the rows, printed under the table, as notes are
     under every protocol. columns: those that show something else than the training's own metric of their name.
-    datasets: those of the rows, in the paper's order.
+    datasets: those of the rows, in the paper's order. ordered: whether one row here is one row there, so that their
+    orders compare.
 
     tables: printed ones, or one of our own, whose rows and columns the file itself lays down."""
 
@@ -57,6 +58,7 @@ class Manifest:
     paper_overrides: tuple[str, ...] = ()
     datasets: Mapping[str, PrintedSet] = field(default_factory=dict)
     sources: Mapping[str, "Manifest"] = field(default_factory=dict)  # by name, those that rows start from
+    ordered: bool = True
 
     @property
     def of_paper(self) -> bool:
@@ -121,6 +123,7 @@ def _content(
 ) -> Manifest:
     """trainings: the rows of another manifest whose weights these rows test."""
     tables = tuple(registry.table(str(table)) for table in items(raw["tables"], f"{path}: tables"))
+    tables = _renamed(tables, raw.get("labels", {}), f"{path}: labels")
     seeds = seed_list(raw.get("seeds", [0]), f"{path}: seeds")
     sets = registry.path.with_name("datasets.yaml")
     if not isinstance(raw["rows"], dict):
@@ -142,7 +145,29 @@ def _content(
         paper_overrides=override_list(raw.get("paper_overrides", []), f"{path}: paper_overrides"),
         columns=_columns(raw.get("columns", {}), tables, f"{path}: columns"),
         datasets=_datasets(tables, _sets(raw.get("sets", {}), tables, sets, f"{path}: sets"), sets),
+        ordered=_flag(raw.get("ordered", True), f"{path}: ordered"),
     )
+
+
+def _renamed(tables: tuple[PrintedTable, ...], raw: object, where: str) -> tuple[PrintedTable, ...]:
+    """raw: row -> what it is called in the place of its printed name."""
+    labels = check_keys(raw, where, (), [row.key for table in tables for row in table.own_rows()])
+    return tuple(
+        replace(
+            table,
+            rows={
+                key: replace(row, label=str(labels[key]), printed_row=None) if key in labels else row
+                for key, row in table.rows.items()
+            },
+        )
+        for table in tables
+    )
+
+
+def _flag(raw: object, where: str) -> bool:
+    if not isinstance(raw, bool):
+        raise UserError(f"{where}: expected true or false, got {raw!r}")
+    return raw
 
 
 def _datasets(tables: tuple[PrintedTable, ...], others: Mapping[str, str], path: Path) -> dict[str, PrintedSet]:
