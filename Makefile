@@ -38,10 +38,12 @@ PY     := NO_ALBUMENTATIONS_UPDATE=1 $(BIN)/python
 help: ## show this list
 	@echo "make TARGET [VARIABLE=value ...]"
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):[^#]*## /\1\t/; s/%/N/' | awk -F'\t' '{printf "  %-20s %s\n", $$1, $$2}'
-	@echo "  reproduce-alrp-table-N, -dr-, -harmonic-, -pap-, and -figure-N: tables and figures of the other papers"
+	@echo "  reproduce-alrp-table-N, -dr-, -pap-, and -harmonic- with -figure-N: tables and figures of the other papers"
+	@echo "  reproduce-harmonic-comparison: the harmonic losses beside cross entropy and smooth L1, a table of our own"
 	@echo "variables: PROTOCOL=mini|mini_long|paper  JOBS=2 (trainings at once)"
 	@echo "           DATA=voc0712|...|path/to/a/VOC-or-COCO/folder (else each row has its own data set)"
 	@echo "           GPUS=0 (GPUs per training)  NODES=2 RDZV=HOST:PORT (two machines per training)  LAUNCHER=slurm SLURM=\"partition=gpu ...\""
+	@echo "           PAPER=ap-loss|alrp|dr-loss|harmonic|pap  TABLE=2  FIGURE=8a  RUN=runs/.../seed0  DETECTOR=retinanet  SEARCH=...  SEED=0"
 	@echo "           ARGS=\"loss.delta=0.5 ...\"  VENV=.venv  PYTHON=python3"
 
 setup: $(STAMP) ## make the virtual environment and install what requirements.txt pins

@@ -193,6 +193,19 @@ def test_a_warm_start_where_a_cold_one_fails(root, front_end, started, capsys):
     assert "0.95 ± 0.00 (not converged); warm 0.60 ± 0.00" in out
 
 
+def test_a_warm_start_from_weights_that_came_nowhere_is_one_in_name_only(root, front_end, started, monkeypatch, capsys):
+    """The approximate gradient stays at 0.95 wherever it starts, at 75 candidates, too."""
+    monkeypatch.setattr(
+        "test_figures.final_value", lambda overrides, seed: 0.95 if "loss=smoothed_ap" in overrides else 0.4
+    )
+    assert front_end("figure")(["figure-2"], root) == 0
+    out = capsys.readouterr().out
+    words = "the training at 75 candidates that warm starts go on from had itself not converged (0.95 ± 0.00)"
+    assert f"- approximate gradient: {words}, so they are warm in name only." in out
+    assert "from a warm start 0.95 ± 0.00 at 150 (not converged), 0.95 ± 0.00 at all (not converged)" in out
+    assert out.count("in name only") == 1
+
+
 def test_another_length_of_the_warm_starts_weights_is_another_run(root):
     """The paper's snapshot has ten epochs; under mini it is the cold run itself."""
     manifest = load_figure(root / "experiments" / "ap-loss" / "figure-2.yaml")

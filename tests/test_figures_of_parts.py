@@ -113,9 +113,10 @@ def test_components_of_the_tables_own_runs(root, front_end, started, capsys):
         ("batch-8", 1),
     ]
     assert (
-        "the boxes' part 0.45 ± 0.07 at first, 0.45 ± 0.07 after 20% of the steps, 0.15 ± 0.07 at last (n = 2)" in out
+        "the boxes' part 0.450 ± 0.071 at first, 0.450 ± 0.071 after 20% of the steps, 0.150 ± 0.071 at last (n = 2)"
+        in out
     )
-    assert "both 1.50 ± 0.14 at first, 1.30 ± 0.14 after 20% of the steps, 0.50 ± 0.14 at last; the boxes' part" in out
+    assert "both 1.500 ± 0.141 at first, 1.300 ± 0.141 after 20% of the steps, 0.500 ± 0.141 at last; the box" in out
     assert re.search(r"\| one image +\| +1.500 ± 0.141 \| +0.500 ± 0.141 \| +0.450 ± 0.071 \|", out)
     rows = points(root / "runs/figures/ap-loss/figure-1.mini.csv")
     assert len(rows) == 2 * 2 * 4

@@ -69,7 +69,7 @@ def test_the_state_of_each_table(pages):
     assert row(text, "Table 8")[2:7] == [
         "mini",
         "shapes",
-        "0 of 3 rows (1 in part, 1 not in this protocol)",
+        "0 of 3 rows (1 in part, 1 not under this protocol or on these data)",
         "0",
         "2026-01-02",
     ]

@@ -44,6 +44,7 @@ def test_table_1_differs_from_its_base_row_only_as_printed(repo, registry):
         ["Learning", "rate"],
         ["The", "learning"],
         ["The", "warm-up"],
+        ["Group", "norm"],
     ]
     assert {key: row.same_run_as for key, row in manifest.rows.items() if row.same_run_as} == {
         "delta-1": "batch-8", "interpolated-yes": "batch-8",

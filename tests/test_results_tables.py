@@ -239,7 +239,7 @@ def test_text_states_what_was_run(tmp_path):
         "Protocol: mini, version 1",
         "Data: made; trained on trainval (40 images, annotations hashed to aaaa), reported on test (20 images, bbbb).",
         "Seeds: 0, 1, 2.",
-        "500 steps, 4000 to 8000 images seen (100 to 200 epochs), 40 to 55 s of training. ",
+        "500 steps, 4000 to 8000 images seen (100 to 200 epochs), 39 CPU seconds of training. ",
         "All 6 runs: 4 CPU minutes",  # 6 * 39 s = 3.9 min
         "A CPU, 2 cores; torch 2.15.0, threads per run: 1",
         "commit abc123 (with uncommitted changes); runs of 2026-01-02",
@@ -247,7 +247,8 @@ def test_text_states_what_was_run(tmp_path):
         "- Rows were warmed up unequally.",
         "nothing was tuned",
         "nothing here confirms or refutes them",
-        "Some runs are missing or stale",
+        "Rows that were not run are no part of that order.",
+        "all runs of one of two rows that do not differ lie above all of the other by chance in 10.0% of cases.",
     ):
         assert part in text, part
 
@@ -259,6 +260,14 @@ def test_no_order_is_told_of_rows_that_are_no_printed_ones_in_turn(tmp_path):
     plan = replace(plan, manifest=replace(plan.manifest, ordered=False))
     text = markdown(collect(plan, records))
     assert "refutes them.\n" in text and "order" not in text
+
+
+def test_a_drawn_set_is_described(tmp_path):
+    """Its shapes' sizes are those of its config; of a set by another name nothing is known."""
+    for name, words in (("shapes_small", " (6 kinds of drawn shapes, 14 to 48 pixels across)"), ("made", "")):
+        plan = make_plan(tmp_path, TABLE)
+        text = markdown(collect(plan, records_of(plan, {"a": [0.3]}, data_name=name)))
+        assert f"Data: {name}{words}; trained on" in text
 
 
 def test_csv_is_tidy_and_unrounded(tmp_path):

@@ -250,12 +250,22 @@ class TestComparison:
             for run, ap in zip(one.runs, values, strict=False):
                 write_record(run, ap, metrics={"AP": ap, "AP50": ap * 2, "AP75": ap / 2})
         assert comparison.verdicts(contestants) == [
-            "retinanet-voc, best sample: beats the identity line it starts from: +1.00 AP in the mean, ahead with 3 of "
-            "3 seeds.",
-            "retinanet-voc, last mean: does not beat the identity line it starts from: +6.33 AP in the mean, ahead "
+            "retinanet-voc, best sample: beats the identity line it starts from in AP: +1.00 in the mean, ahead with 3 "
+            "of 3 seeds.",
+            "retinanet-voc, last mean: does not beat the identity line it starts from in AP: +6.33 in the mean, ahead "
             "with 2 of 3 seeds.",
             "retinanet-voc-random, best sample: not all seeds are finished, so nothing is said.",
         ]
+        searches = [search for search, _ in pairs]
+        *told, doubt = comparison.among_searches(contestants, searches)
+        assert told == [
+            "retinanet-voc, best sample, less retinanet-voc-random, best sample: +11.00 AP in the mean; the seeds tell "
+            "the two apart.",
+            "retinanet-voc, last mean, less retinanet-voc-random, best sample: +16.33 AP in the mean; the seeds tell "
+            "the two apart.",
+        ]
+        assert "one search a method" in doubt
+        assert comparison.among_searches(contestants[:3], searches) == []
         line, other = contestants[0], contestants[3]
         halves = replace(line, runs=line.runs[::2]), replace(other, runs=other.runs[:2])
         missing = [replace(one, runs=(*one.runs, replace(one.runs[0], directory=tmp_path))) for one in halves]

@@ -117,7 +117,7 @@ def _draw(figure: Figure, shown: Scene, found: dict[int, Quality]) -> None:
     handles = [
         Rectangle((0, 0), 1, 1, fill=False, edgecolor="red", ls="--", label="object"),
         Rectangle((0, 0), 1, 1, facecolor="#e69f0040", edgecolor="#e69f00", label="positive anchors"),
-        Rectangle((0, 0), 1, 1, facecolor="#bbbbbb", edgecolor="white", label=f"{DRAWN} anchors scored above them"),
+        Rectangle((0, 0), 1, 1, facecolor="#888888", edgecolor="white", label=f"{DRAWN} anchors scored above them"),
     ]
     left.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncol=3, frameon=False, fontsize=8)
     for place, (name, label) in enumerate((("accuracy", "accuracy"), ("ap", "AP"))):
@@ -125,7 +125,7 @@ def _draw(figure: Figure, shown: Scene, found: dict[int, Quality]) -> None:
                    label=label)  # fmt: skip
     right.set_xscale("symlog", linthresh=1)
     right.set_xticks(list(found), [str(number) for number in found])
-    right.set(xlabel="anchors of background scored above all positives", ylim=(0, 1.05))
+    right.set(xlabel="anchors of background scored above all positives", ylabel="accuracy, AP", ylim=(0, 1.05))
     right.legend(frameon=False)
 
 

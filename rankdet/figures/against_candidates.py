@@ -49,6 +49,7 @@ def candidate_content(plan: FigurePlan, find: Finder) -> Content:
             f"Converged: the mean final value lies below {FALLEN:g} of the value of the first logged steps from a cold "
             f"start. Where a cold start does not, a warm one goes on from the same series' weights at {least} "
             "candidates, the same seed's.",
+            *_in_name_only(plan, spots, least),
             "The training of the network that ranks the candidates is not among the runs counted here.",
         ],
         lambda figure: _draw(figure, plan, spots),
@@ -71,6 +72,18 @@ def _spots(plan: FigurePlan, find: Finder) -> list[Spot]:
     return spots
 
 
+def _in_name_only(plan: FigurePlan, spots: list[Spot], least: int) -> list[str]:
+    """Which series' warm starts go on from weights that had not come anywhere either."""
+    warm = {spot.series for spot in spots if spot.start != COLD and spot.runs}
+    start = [spot for spot in spots if (spot.series, spot.count, spot.start) in {(key, least, COLD) for key in warm}]
+    return [
+        f"{plan.manifest.series[spot.series].label}: the training at {least} candidates that warm starts go on from "
+        f"had itself not converged ({mean_sd(spot.finals)}), so they are warm in name only."
+        for spot in start
+        if spot.runs and not spot.converged
+    ]
+
+
 def _measured(spots: list[Spot]) -> str:
     cold = [spot for spot in spots if spot.start == COLD and spot.runs]
     if not cold:
@@ -82,7 +95,9 @@ def _measured(spots: list[Spot]) -> str:
         text += f"; not converged at {', '.join(named(spot.count) for spot in failed)}"
     warm = [spot for spot in spots if spot.start != COLD and spot.runs]
     if warm:
-        text += "; from a warm start " + ", ".join(f"{mean_sd(spot.finals)} at {named(spot.count)}" for spot in warm)
+        marks = {True: "", False: " (not converged)"}
+        ends = (f"{mean_sd(spot.finals)} at {named(spot.count)}{marks[spot.converged]}" for spot in warm)
+        text += f"; from a warm start {', '.join(ends)}"
     return text
 
 
@@ -135,6 +150,7 @@ def _draw(figure: Figure, plan: FigurePlan, spots: list[Spot]) -> None:
     handles = [Line2D([], [], color=COLORS[i], marker="o", label=label) for i, label in enumerate(labels)]
     handles.append(Line2D([], [], color="black", ls="", marker="x", label="cold start, not converged"))
     handles.append(Line2D([], [], color="black", ls="--", marker="o", mfc="white", label="from a warm start"))
+    handles.append(Line2D([], [], color="black", ls="", marker="+", label="warm start, not converged"))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=2, frameon=False)
 
 
@@ -142,8 +158,9 @@ def _line(axes: Axes, spots: list[Spot], places: dict[int | None, int], color: s
     """Solid through what a cold start reaches, on from there dashed through the warm starts; crosses: what failed."""
     fallen = [spot for spot in spots if spot.start == COLD and spot.converged]
     failed = [spot for spot in spots if spot.start == COLD and not spot.converged]
-    warm = [spot for spot in spots if spot.start != COLD]
-    styles = ((fallen, "-", "o", color), (failed, "", "x", color), (warm, "", "o", "white"))
+    warm = [spot for spot in spots if spot.start != COLD and spot.converged]
+    cool = [spot for spot in spots if spot.start != COLD and not spot.converged]
+    styles = ((fallen, "-", "o", color), (failed, "", "x", color), (warm, "", "o", "white"), (cool, "", "+", color))
     for shown, line, marker, face in styles:
         if shown:
             x, y = [places[spot.count] + shift for spot in shown], [fmean(spot.finals) for spot in shown]

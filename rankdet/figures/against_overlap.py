@@ -81,7 +81,7 @@ def overlap_content(of: TablePlan, find: Callable[[Run], CountedRun | None]) -> 
             "class. An anchor that touches no object has no such class; it is shown with the highest of its scores.",
             f"Background: IoU below {LOW}. On an object: IoU from {HIGH} on. Kept: scored at or above the highest "
             f"multiple of {1 / BINS:g} that at least half of the anchors on objects reach, so that scores of any scale "
-            "compare. Plotted: all seeds together, and the mean score at each IoU.",
+            "compare. Plotted: all seeds together, and as a line the mean score at each IoU.",
         ],
         lambda figure: _draw(figure, of, counts),
         (9.6, 7.6),
@@ -101,7 +101,7 @@ def _measured(runs: Sequence[CountedRun]) -> str:
         return "no anchor lies on an object"
     return (
         f"{mean_sd([one.at_kept for one in found])} background anchors for each one kept on an object; the highest "
-        f"score at IoU 0 lies below {max(one.strip for one in found):.2f}; "
+        f"score at IoU 0 lies below {max(one.strip for one in found):.2f} with every seed; "
         f"{mean_sd([100 * one.sure for one in found], 1)} % of those on objects are scored {SURE} or more"
     )
 

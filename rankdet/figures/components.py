@@ -11,7 +11,7 @@ from rankdet.figures.specs import Components
 from rankdet.figures.work import Work
 from rankdet.results.runs import Run
 
-EARLY = 0.2  # of a run's steps: how far a part has fallen by then is told in words
+EARLY = 0.2  # of a run's steps: where a part stands then is told in words
 
 
 @dataclass
@@ -73,7 +73,7 @@ def _found(runs: Sequence[Run], name: str, find: Finder) -> list[LoggedRun]:
 
 
 def _measured(panels: Sequence[Panel], key: str) -> str:
-    """How far each quantity has fallen early in the training and at its end."""
+    """Where each quantity begins, stands early in the training, and ends."""
     if not panels[0].curves[key]:
         return "not run"
     words = []
@@ -81,6 +81,8 @@ def _measured(panels: Sequence[Panel], key: str) -> str:
         runs = panel.curves[key]
         early = [run.values[max(i for i, step in enumerate(run.steps) if i == 0 or step <= EARLY * run.steps[-1])]
                  for run in runs]  # fmt: skip
-        begun, end = (mean_sd([getattr(run, name) for run in runs]) for name in ("first", "final"))
-        words.append(f"{panel.name} {begun} at first, {mean_sd(early)} after {EARLY:.0%} of the steps, {end} at last")
+        begun, end = (mean_sd([getattr(run, name) for run in runs], 3) for name in ("first", "final"))
+        words.append(
+            f"{panel.name} {begun} at first, {mean_sd(early, 3)} after {EARLY:.0%} of the steps, {end} at last"
+        )
     return f"{'; '.join(words)} (n = {len(panels[0].curves[key])})"

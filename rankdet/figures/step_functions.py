@@ -35,7 +35,7 @@ def content() -> Content:
         as_csv(("x", "H", *(f"f_delta_{delta:g}" for delta in DELTAS)), lines),
         {
             "limit": f"the area between them falls from {body[-1][-1]} at delta {DELTAS[-1]:g} to {body[0][-1]} at "
-            f"{DELTAS[0]:g}; at 0 f stays {min(at_zero):g} to {max(at_zero):g} where H is 1",
+            f"{DELTAS[0]:g}; at 0 f is {' or '.join(dict.fromkeys(f'{value:g}' for value in at_zero))} where H is 1",
             "near-zero": f"largest difference at score differences of delta or more: {away:.1g}",
         },
         [

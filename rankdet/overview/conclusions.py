@@ -1,7 +1,6 @@
 """experiments/all-losses/README.md: what follows from the comparison of all losses, and what does not."""
 
 from collections.abc import Iterator, Sequence
-from math import comb
 from pathlib import Path
 from statistics import median
 
@@ -23,7 +22,7 @@ from rankdet.results.cost_plot import cost_columns
 from rankdet.results.describe import epochs, machine
 from rankdet.results.publish import load_published, published_table
 from rankdet.results.render import note, shown
-from rankdet.results.separation import pairs, separated
+from rankdet.results.separation import by_chance, pairs, separated
 from rankdet.results.tables import Table
 from rankdet.results.tuning import Tuning
 
@@ -110,7 +109,7 @@ def _facts(table: Table) -> Iterator[str]:
     every, apart = pairs(rows, METRIC), separated(rows, METRIC)
     seeds = min((len(row.current) for row in rows if len(row.current) > 1), default=0)
     if seeds:
-        chance = 2 / comb(2 * seeds, seeds)
+        chance = by_chance(seeds)
         yield f"{len(apart)} of {len(every)} pairs of losses are told apart. " + RULE.format(
             metric=METRIC, chance=chance, seeds=seeds, expected=chance * len(every), pairs=len(every)
         )

@@ -39,8 +39,9 @@ Written by `make publish` from the committed records; not to be edited. A row is
 that a paper quotes from elsewhere do not count. `make publish` also writes `report.html` beside this page: all of it
 in one file, plots included, to be read offline; it is not under version control.
 
-Protocol mini trains a small detector on drawn shapes for about a minute. It compares the order of rows and neither
-confirms nor refutes a paper's numbers. `make plan` says what is left to train, `make status` what is running."""
+Protocol mini trains a small detector for about a minute, mini_long for four times the steps: on drawn shapes, or on
+bccd, 364 photographs of blood cells. Both compare the order of rows and neither confirms nor refutes a paper's numbers.
+`make plan` says what is left to train, `make status` what is running."""
 
 
 def index(root: Path, published: Sequence[Edition]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from rankdet.results.describe import MAIN_METRICS
+from rankdet.results.describe_order import MAIN_METRICS
 from rankdet.results.separation import separated
 from rankdet.results.tables import Table, TableRow
 

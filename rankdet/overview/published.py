@@ -55,7 +55,7 @@ def _rows_done(table: Table) -> str:
     count = {status: sum(row.status == status for row in own) for status in ("done", "partial", "stale", "not done")}
     notes = [f"{count['partial']} in part"] if count["partial"] else []
     notes += [f"{count['stale']} stale"] if count["stale"] else []
-    notes += [f"{count['not done']} not in this protocol"] if count["not done"] else []
+    notes += [f"{count['not done']} not under this protocol or on these data"] if count["not done"] else []
     return f"{count['done']} of {len(own)} rows" + (f" ({', '.join(notes)})" if notes else "")
 
 

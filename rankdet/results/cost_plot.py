@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from rankdet.results.describe import MAIN_METRICS
+from rankdet.results.describe_order import MAIN_METRICS
 from rankdet.results.manifest import Manifest
 from rankdet.results.tables import Table, TableRow
 from rankdet.robustness.conditions import TRAINING_STEP

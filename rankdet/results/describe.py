@@ -2,25 +2,24 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from statistics import fmean, stdev
 from typing import Any
 
 from omegaconf import DictConfig
 
-from rankdet.config import compose
+from rankdet.config import CONFIG_DIR, compose
+from rankdet.data.draw import OBJECTS
 from rankdet.results.datasets import MAIN
+from rankdet.results.describe_order import order_lines
 from rankdet.results.describe_tuning import title, tuning_lines
 from rankdet.results.manifest import Cell, Manifest
 from rankdet.results.records import Record
 from rankdet.results.runs import Run, telling
-from rankdet.results.separation import pairs, separated
-from rankdet.results.tables import Ordering, Table, orderings
+from rankdet.results.tables import Table
 from rankdet.robustness.conditions import CONDITIONS
 
 Recorded = Record | Mapping[str, Any]
 
-MAIN_METRICS = ("AP", "mAP50", "AP50")  # rows are ordered by the first that is printed of them; without these, by all
-BARE = {"correlation": "", "ms": " (ms)", "MiB": " (MiB)"}  # units of columns that are no percentages
+BARE = {"correlation": "", "not stated": "", "ms": " (ms)", "MiB": " (MiB)"}  # units of columns that are no percentages
 PRINTED = "Rows bear the paper's names, and its numbers are as printed, on its own data."
 OTHERWISE = (
     "The paper's numbers come from other data, a larger pretrained detector and far longer training. Heights do not "
@@ -44,14 +43,14 @@ def description(table: Table) -> list[str]:
     bare = [f"{key}{BARE[unit]}" for one in plan.manifest.tables for key, unit in one.units.items() if unit in BARE]
     units = f"in percent but for {', '.join(bare)}" if bare else "in percent"
     lines = [
-        f"Ours: mean ± sample standard deviation over n seeds, {units}, on {plan.on}. "
+        f"Ours: mean ± sample standard deviation over n seeds, {units}, on {table.on}. "
         + (PRINTED if plan.manifest.of_paper else "The table is our own: no paper prints it.")
     ]
     falling = dict.fromkeys(column for printed in plan.manifest.tables for column in printed.falling)
     lines += [f"Less is better: {', '.join(falling)}."] if falling else []
     if records:
         shown_runs = [row.planned.runs[0] for row in table.rows if row.shown]
-        trained = [run.train_split for run in _runs(table)]
+        trained = [run.train_split for run in table.runs]
         lines += [protocol_line(plan.protocol, shown_runs, records), *run_facts(trained, records)]
     lines += [*_stand_ins(table), *_retests(table)]
     lines += [*_servers(table), *plan.manifest.notes]
@@ -62,17 +61,16 @@ def description(table: Table) -> list[str]:
     if plan.protocol in ("mini", "mini_long"):
         if plan.manifest.mini_overrides:
             lines.append(f"In every row under mini: {' '.join(plan.manifest.mini_overrides)}.")
-        lines += [*plan.manifest.mini_notes, *tuning_lines(plan, _runs(table))]
+        lines += [*plan.manifest.mini_notes, *tuning_lines(plan, table.runs)]
         otherwise = OTHERWISE + (ORDERED if plan.manifest.ordered else ".")
         lines.append(otherwise if plan.manifest.of_paper else OWN_ONLY)
-    lines += _order(table)
-    return lines
+    return [*lines, *order_lines(table)]
 
 
 def _stand_ins(table: Table) -> list[str]:
     """Which data set stands for which, where that is not the one that stands for most tables'."""
     sets = table.plan.manifest.datasets
-    rows = [(row.planned.printed.dataset, row.data) for row in table.rows]
+    rows = [(row.planned.printed.dataset, row.data) for row in table.rows if row.shown or not table.records]
     chosen = {key: data for key, data in rows if data and key in sets}
     if not set(chosen) - {MAIN}:
         return []
@@ -89,10 +87,6 @@ def _servers(table: Table) -> list[str]:
         f"Rows on {' and '.join(titles)} show what the evaluation server returned that keeps the objects, for the "
         "seeds that were submitted."
     ]
-
-
-def _runs(table: Table) -> list[Run]:
-    return [run for row in table.rows for run in row.planned.runs]
 
 
 def protocol_line(protocol: str, runs: Sequence[Run], records: Sequence[Record]) -> str:
@@ -127,15 +121,14 @@ def run_facts(trained: Iterable[str], records: Sequence[Record], tested: bool = 
     tested: whether what is reported comes from the test split."""
     splits = _list(trained)
     data = {name: [record for record in records if record["data_name"] == name] for name in _names(records)}
-    wall = [record["train_seconds"] for record in records]
-    cpu = sum(record["cpu_seconds"] for record in records)
+    cpu = [record["cpu_seconds"] for record in records]
     return [
         *(_data_facts(name, splits, alike, tested) for name, alike in data.items()),
         f"Seeds: {_list(sorted(record['seed'] for record in records))}.",
         f"Budget of a run: {_range(record['steps'] for record in records)} steps, "
         f"{_range(record['image_passes'] for record in records)} images seen "
-        f"({_epochs(records)}), {min(wall):.0f} to {max(wall):.0f} s of "
-        f"training. All {len(records)} runs: {cpu / 60:.0f} CPU minutes of training.",
+        f"({_epochs(records)}), {_range(round(seconds) for seconds in cpu)} CPU seconds of training. "
+        f"All {counted(len(records), 'run')}: {sum(cpu) / 60:.0f} CPU minutes.",
         machine(records),
         _commits(records),
     ]
@@ -153,9 +146,18 @@ def _data_facts(name: str, splits: str, records: Sequence[Record], tested: bool)
         f"{_list(h[1] for h in hashes)})"
     )
     return (
-        f"Data: {name}; trained on {splits} ({_range(n['train'] for n in images)} images, annotations "
+        f"Data: {name}{_drawn(name)}; trained on {splits} ({_range(n['train'] for n in images)} images, annotations "
         f"hashed to {_list(h[0] for h in hashes)}){test if tested else ''}."
     )
+
+
+@lru_cache(maxsize=16)
+def _drawn(name: str) -> str:
+    """What a drawn set shows."""
+    if not name.startswith("shapes") or not (CONFIG_DIR / "data" / f"{name}.yaml").is_file():
+        return ""
+    smallest, largest = compose([f"data={name}"]).data.source.sizes
+    return f" ({len(OBJECTS)} kinds of drawn shapes, {smallest:g} to {largest:g} pixels across)"
 
 
 def epochs(record: Recorded) -> float:
@@ -202,9 +204,10 @@ def _retests(table: Table) -> list[str]:
     if not tests:
         return lines
     versions, seeds = (_list(content[field] for content in tests) for field in ("suite_version", "suite_seed"))
-    minutes = sum(content["cpu_seconds"] for content in tests) / 60
+    seconds = sum(content["cpu_seconds"] for content in tests)
+    took = f"{seconds / 60:.0f} CPU minutes" if seconds >= 60 else f"{seconds:.0f} CPU seconds"
     lines.append(
-        f"Tests of the trained weights: {len(tests)}, {minutes:.0f} CPU minutes in all; version {versions} of the "
+        f"Tests of the trained weights: {len(tests)}, {took} in all; version {versions} of the "
         f"suite, its random choices from seed {seeds}, the same for all rows and seeds. {machine(tests)} "
         f"{_commits(tests)}"
     )
@@ -217,47 +220,9 @@ def _metric(cell: Cell, manifest: Manifest) -> str:
     return ", ".join(f"{cell.metric_on(key)} on {one.title}" for key, one in manifest.datasets.items())
 
 
-def _order(table: Table) -> list[str]:
-    if not table.plan.manifest.ordered:
-        return []
-    metrics = dict.fromkeys(metric for printed in table.plan.manifest.tables for metric in printed.columns)
-    main = [metric for metric in MAIN_METRICS if metric in metrics]
-    lines: dict[tuple[object, ...], str] = {}
-    for metric in main or metrics:
-        for item in orderings(table, metric):
-            group = (item.table, item.detector, item.data, *([] if main else [metric]))
-            lines.setdefault(group, _ordering_line(item, metric))
-    if not table.plan.manifest.of_paper:
-        lines = {(): _separation_line(table)}
-    if not lines:
-        return []
-    if any(row.status in ("partial", "stale", "waiting", "not run") for row in table.rows):
-        return [*lines.values(), "Some runs are missing or stale; the order above is that of the current ones."]
-    return [*lines.values()]
-
-
-def _separation_line(table: Table) -> str:
-    metric = MAIN_METRICS[0]
-    every, apart = (len(find(table.rows, metric)) for find in (pairs, separated))
-    return f"Order by {metric}: in {apart} of {every} pairs of rows all runs of one lie above all of the other."
-
-
-def _ordering_line(item: Ordering, metric: str) -> str:
-    """Counts and one correlation with its spread, for one printed table."""
-    pairs = "1 pair" if item.num_pairs == 1 else f"{item.num_pairs} pairs"
-    where = ", ".join([item.table, *([title(item.detector)] if item.detector else []), *filter(None, [item.data])])
-    text = f"Order by {metric}, {where}: our means put {item.as_printed} of {pairs} of rows in the paper's order. "
-    if item.separated:
-        text += (
-            f"In {item.separated} all runs of one row lie above all of the other, "
-            f"{item.separated_as_printed} of them as in the paper."
-        )
-    else:
-        text += "In none do all runs of one row lie above all of the other."
-    if not item.taus or item.num_rows < 3:
-        return text
-    spread = f" ± {stdev(item.taus):.2f}" if len(item.taus) > 1 else ""
-    return f"{text} Kendall's tau with the paper, seed by seed: {fmean(item.taus):.2f}{spread} (n = {len(item.taus)})."
+def counted(number: int, what: str) -> str:
+    """3 runs, 1 run."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _list(values: Iterable[object], separator: str = ", ") -> str:

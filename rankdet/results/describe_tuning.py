@@ -51,11 +51,8 @@ def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
     where = f"protocol {tuning.protocol} version {tuning.protocol_version}, seed {seeds}"
     every = dict(sorted(_used(runs).items()))
     used = {loss: best for loss, best in every.items() if loss in tuning.losses}
-    alone = [loss for loss in used if loss in tuning.fewer]
-    fewer = "".join(f", {tuning.fewer[loss]} for {loss}" for loss in alone)
-    fewer += f", which {'has' if len(alone) == 1 else 'have'} no box weight" if alone else ""
     lines = [
-        f"Tuned per loss on {tuning.data}, split val, the same {tuning.num_trials} settings for each{fewer} ({where}): "
+        f"Tuned per loss on {tuning.data}, split val, {_tried(tuning, list(used))} ({where}): "
         + "; ".join(f"{loss}: {_settings(best)}" for loss, best in used.items())
         + "."
     ]
@@ -73,10 +70,26 @@ def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
     collapsed = [f"{tuning.collapsed[loss]} with {loss}" for loss in used if tuning.collapsed.get(loss)]
     if collapsed:
         lines.append(f"Of the {tuning.num_trials} settings of a loss, these ended below 1 AP: {', '.join(collapsed)}.")
+    if plan.protocol != tuning.protocol:
+        lines.append(
+            f"The settings were tuned under {tuning.protocol}; trainings as long as these may do better with others."
+        )
     versions = {run.protocol_version for run in runs}
     if plan.protocol == tuning.protocol and versions != {tuning.protocol_version}:
         lines.append(f"The settings are stale: tuned under version {tuning.protocol_version} of the protocol.")
     return lines
+
+
+def _tried(tuning: Tuning, used: Sequence[str]) -> str:
+    """How many settings, and which."""
+    alone = [loss for loss in used if loss in tuning.fewer]
+    values = [f"{key} {' '.join(f'{value:g}' for value in axis)}" for key, axis in tuning.grid.items()]
+    if alone and len(alone) == len(used):  # their own number is all there is to tell
+        return f"{max(tuning.fewer[loss] for loss in alone)} settings: {values[0] if values else ''}"
+    fewer = "".join(f", {tuning.fewer[loss]} for {loss}" for loss in alone)
+    fewer += f", which {'has' if len(alone) == 1 else 'have'} no box weight" if alone else ""
+    grid = f": all pairs of {' and '.join(values)}" if values else ""
+    return f"the same {tuning.num_trials} settings for each{fewer}{grid}"
 
 
 def _used(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:

@@ -43,7 +43,7 @@ def plot_table(table: Table, path: Path) -> None:
     axes[0][0].invert_yaxis()
     name = f"{plan.manifest.paper} {plan.manifest.name.replace('-', ' ')}"
     beside = " and the paper's" if plan.manifest.of_paper else ""
-    figure.suptitle(f"{name}: ours ({plan.protocol}, {plan.on}){beside}", y=1 - 0.2 / height if down > 1 else None)
+    figure.suptitle(f"{name}: ours ({plan.protocol}, {table.on}){beside}", y=1 - 0.2 / height if down > 1 else None)
     figure.tight_layout(rect=(0, 0.85 / height, 1, 1 - 0.4 / height if down > 1 else 1))
     figure.legend(handles=_legend(table, rows), loc="lower center", ncol=1, frameon=False, fontsize=9)
     figure.savefig(path, dpi=120, metadata={"Software": None})
@@ -116,7 +116,7 @@ def _legend(table: Table, rows: Sequence[TableRow]) -> list[Patch | Line2D]:
     other = "" if plan.protocol == "paper" else ": other data, larger detector, longer training"
     seeds = len(plan.manifest.seeds)
     entries: list[Patch | Line2D] = [
-        Patch(color=OURS, label=f"ours: {plan.protocol} on {plan.on}, mean ± sample sd, n = {seeds} seeds"),
+        Patch(color=OURS, label=f"ours: {plan.protocol} on {table.on}, mean ± sample sd, n = {seeds} seeds"),
         Line2D([], [], label="ours: a single run", **DOT),
     ]
     if plan.manifest.of_paper:

@@ -18,7 +18,7 @@ def markdown(table: Table) -> str:
     """Heading, one table for each printed one, and under them what was measured and how."""
     plan = table.plan
     name = plan.manifest.name.replace("-", " ").capitalize()
-    parts = [f"# {plan.manifest.paper}, {name}: protocol {plan.protocol} on {plan.on}"]
+    parts = [f"# {plan.manifest.paper}, {name}: protocol {plan.protocol} on {table.on}"]
     for printed in plan.manifest.tables:
         headers, body = cells(table, printed)
         align = ["left", *["right"] * (len(headers) - 2), "left"]
@@ -108,8 +108,10 @@ def _own_cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
 
 
 def _two_lines(row: TableRow, metrics: Sequence[str]) -> list[list[str]]:
-    """The same cells, ours above the paper's."""
+    """The same cells, ours above the paper's, which alone there is of a row that it quotes."""
     label, *numbers, seeds, text = _cells(row, metrics)
+    if row.planned.printed.quoted:
+        return [[f"{label}, paper", *numbers[1::2], "", text]]
     return [[f"{label}, ours", *numbers[::2], seeds, text], [f"{label}, paper", *numbers[1::2], "", ""]]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from math import comb
 
 from rankdet.results.tables import TableRow
 
@@ -22,6 +23,11 @@ def separated(rows: Sequence[TableRow], metric: str) -> list[Pair]:
             if min(values(upper, metric)) > max(values(lower, metric)):
                 found.append((upper, lower))
     return found
+
+
+def by_chance(seeds: int) -> float:
+    """How often two rows that do not differ, of as many runs each, are told apart."""
+    return 2 / comb(2 * seeds, seeds)
 
 
 def values(row: TableRow, metric: str) -> tuple[float, ...]:

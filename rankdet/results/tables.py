@@ -81,6 +81,17 @@ class Table:
     rows: tuple[TableRow, ...]
 
     @property
+    def runs(self) -> list[Run]:
+        """Those of the rows with records, so of what the table tells; of all rows where none has any."""
+        rows = [row for row in self.rows if row.shown] or self.rows
+        return [run for row in rows for run in row.planned.runs]
+
+    @property
+    def on(self) -> str:
+        """What these runs are trained and tested on, for a sentence."""
+        return ", ".join(dict.fromkeys(run.data for run in self.runs)) or self.plan.on
+
+    @property
     def records(self) -> list[Record]:
         """Every record behind a shown number, once."""
         return list({record.path: record for row in self.rows for record in row.shown}.values())

@@ -17,6 +17,7 @@ class Tuning:
 
     edges: keys whose best is the first or last of three or more values. collapsed: settings that ended below 1 AP.
     fewer: losses with fewer trials than num_trials, and how many; one that brings its own box loss has no box weight.
+    grid: key -> the values that were tried of it, with all of the others.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Tuning:
     collapsed: dict[str, int]
     detector: str = RETINANET
     fewer: dict[str, int] = field(default_factory=dict)
+    grid: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def file_name(data: str, detector: str) -> str:
@@ -71,4 +73,5 @@ def load_tuning(path: Path) -> Tuning:
         path, str(raw["data"]), str(raw["data_hash"]), str(raw["protocol"]), int(raw["protocol_version"]),
         num_trials, tuple(raw["seeds"]), losses, edges, collapsed, str(raw.get("detector", RETINANET)),
         {loss: number for loss, number in trials.items() if number < num_trials},
+        {key: tuple(float(value) for value in raw["grid"][key]) for key in TUNED_KEYS},
     )  # fmt: skip

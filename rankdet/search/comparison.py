@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -99,11 +100,13 @@ def markdown(title: str, found: Sequence[Contestant], searches: Sequence[Search]
     budget = f"{first.rounds} rounds of {first.samples} samples"
     notes = [
         "Ours: mean ± sample standard deviation over n seeds, in percent, on the test split, of which the searches "
-        "have seen nothing. Reward: AP of the one short training on held-out images that the functions were chosen by.",
+        "have seen nothing. Reward: AP of the one short training on held-out images that the functions were chosen by, "
+        "which tells above all how fast a loss begins.",
         f"Every search had {budget}. random: the same number of samples of the policy as it starts, none the wiser for "
         "any reward.",
         *opening(found),
         *verdicts(found),
+        *among_searches(found, searches),
         *(run_facts([run.train_split for one in found for run in one.runs], done) if (done := records(found)) else []),
     ]
     return "\n".join([f"# {title}", "", table, "", *(f"- {line}" for line in notes)]) + "\n"
@@ -143,8 +146,31 @@ def verdicts(found: Sequence[Contestant]) -> list[str]:
         gap = fmean(now) - fmean(before)
         word = "beats" if ahead == len(now) else "does not beat"
         lines.append(
-            f"{one.label}: {word} the identity line it starts from: {gap:+.2f} AP in the mean, ahead with {ahead} of "
-            f"{len(now)} seeds."
+            f"{one.label}: {word} the identity line it starts from in AP: {gap:+.2f} in the mean, ahead with {ahead} "
+            f"of {len(now)} seeds."
+        )
+    return lines
+
+
+def among_searches(found: Sequence[Contestant], searches: Sequence[Search]) -> list[str]:
+    """Whether the seeds tell what the searches by reward found from what was drawn at random."""
+    method = {search.name: search.method for search in searches}
+    by_method: dict[bool, list[Contestant]] = {True: [], False: []}
+    for one in found[1:]:
+        by_method[method[one.label.partition(",")[0]] == "random"].append(one)
+    lines = []
+    for one, other in product(by_method[False], by_method[True]):
+        now, before = scores(one), scores(other)
+        if now and before:
+            apart = min(now) > max(before) or min(before) > max(now)
+            lines.append(
+                f"{one.label}, less {other.label}: {fmean(now) - fmean(before):+.2f} AP in the mean; the seeds "
+                f"{'tell' if apart else 'do not tell'} the two apart."
+            )
+    if lines:
+        lines.append(
+            "There is one search a method: ± is over trainings by what it found, not over searches, which may find "
+            "better or worse with another seed."
         )
     return lines
 

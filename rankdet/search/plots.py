@@ -119,5 +119,5 @@ def draw_functions(axes: Axes, shape: Shape) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
-    axes.set_xlabel("score difference mapped to [0, 1] (H), or IoU (I)")
+    axes.set_xlabel("score difference / 2 + 1/2 (H), (GIoU + 1) / 2 (I)")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
