@@ -83,12 +83,12 @@ def _tuned(plan: Plan, tuning: Tuning, runs: Sequence[Run]) -> list[str]:
 def _tried(tuning: Tuning, used: Sequence[str]) -> str:
     """How many settings, and which."""
     alone = [loss for loss in used if loss in tuning.fewer]
-    values = [f"{key} {' '.join(f'{value:g}' for value in axis)}" for key, axis in tuning.grid.items()]
+    values = [f"{key} of {', '.join(f'{value:g}' for value in axis)}" for key, axis in tuning.grid.items()]
     if alone and len(alone) == len(used):  # their own number is all there is to tell
         return f"{max(tuning.fewer[loss] for loss in alone)} settings: {values[0] if values else ''}"
     fewer = "".join(f", {tuning.fewer[loss]} for {loss}" for loss in alone)
     fewer += f", which {'has' if len(alone) == 1 else 'have'} no box weight" if alone else ""
-    grid = f": all pairs of {' and '.join(values)}" if values else ""
+    grid = f", {' with '.join(values)}" if values else ""
     return f"the same {tuning.num_trials} settings for each{fewer}{grid}"
 
 
