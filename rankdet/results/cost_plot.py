@@ -52,8 +52,7 @@ def _panel(axes: Axes, rows: Sequence[TableRow], column: str, metric: str) -> No
             elinewidth=1, label=row.planned.printed.label,
         )  # fmt: skip
     unit = rows[0].planned.table.units[column] if rows else ""
-    axes.set_xlabel(f"{column}: {rows[0].planned.table.columns[column]} ({unit})" if rows else column)
-    axes.set_xlim(left=0)
+    axes.set_xlabel(f"{rows[0].planned.table.columns[column]} ({unit})" if rows else column)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
