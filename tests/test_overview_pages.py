@@ -7,14 +7,16 @@ import shutil
 import pytest
 from browser import MEASURE
 from paper_made_up import make_checkout
-from results_made_up import record_content
+from results_made_up import make_run, record_content
 
 from rankdet.overview.index import PAPERS, index
 from rankdet.overview.output import write_overview
-from rankdet.overview.published import editions
+from rankdet.overview.published import _told, editions
 from rankdet.overview.targets import load_target
 from rankdet.results.datasets import choose_data
+from rankdet.results.describe import run_facts
 from rankdet.results.publish import load_published, publish, published_table
+from rankdet.results.records import Record
 from rankdet.results.registry import load_registry
 from rankdet.results.render import csv_text, markdown
 
@@ -24,7 +26,7 @@ FIGURE = """# Figure 8a
 
 - noted: 1 < 2 & 3
 - Seeds: 0.
-- Budget of a run: 500 steps. All 1 runs: 1 CPU minutes of training.
+- Budget of a run: 500 steps. All 1 run: 1 CPU minutes.
 - Code: commit abc; runs of 2026-01-07, 2026-01-05.
 """
 
@@ -142,3 +144,15 @@ def test_what_is_committed_follows_from_the_records(repo, tmp_path):
         stem = repo / "experiments" / entry.paper / table.plan.file_stem
         assert stem.with_name(f"{stem.name}.md").read_text().startswith(markdown(table)), stem
         assert stem.with_name(f"{stem.name}.csv").read_text() == csv_text(table), stem
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_figure_s_own_text_tells_how_many_runs_it_is_of(tmp_path, number):
+    """As run_facts writes it."""
+    records = [
+        Record(tmp_path, record_content(make_run(tmp_path, "a", seed), 0.3, date=f"2026-01-0{seed + 1}"))
+        for seed in range(number)
+    ]
+    path = tmp_path / "figure-1.md"
+    path.write_text("".join(f"- {line}\n" for line in run_facts(["train"], records)))
+    assert _told(path) == (number, tuple(range(number)), f"2026-01-0{number}")

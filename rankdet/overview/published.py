@@ -86,7 +86,7 @@ def _told(path: Path) -> tuple[int, tuple[int, ...], str | None]:
 
     Some figures are drawn only where their runs are, and stay as they are elsewhere."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    runs = re.search(r"All (\d+) runs:", text)
+    runs = re.search(r"All (\d+) runs?:", text)
     seeds = re.search(r"^- Seeds: ([\d, ]+)\.$", text, re.MULTILINE)
     dates = re.search(r"runs of ([\d, -]+)\.$", text, re.MULTILINE)
     return (
