@@ -73,5 +73,5 @@ def load_tuning(path: Path) -> Tuning:
         path, str(raw["data"]), str(raw["data_hash"]), str(raw["protocol"]), int(raw["protocol_version"]),
         num_trials, tuple(raw["seeds"]), losses, edges, collapsed, str(raw.get("detector", RETINANET)),
         {loss: number for loss, number in trials.items() if number < num_trials},
-        {key: tuple(float(value) for value in raw["grid"][key]) for key in TUNED_KEYS},
+        {str(key): tuple(float(value) for value in axis) for key, axis in raw["grid"].items()},
     )  # fmt: skip
