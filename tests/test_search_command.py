@@ -331,7 +331,7 @@ def test_the_script_that_compares(repo, tmp_path, front_end, capsys, monkeypatch
     assert main(arguments, root) == 0
     files = {path.name for path in (root / "runs" / "tables" / "pap").iterdir()}
     assert files == {f"search.cats.retinanet-voc-random{suffix}" for suffix in (".md", ".csv", ".png")}
-    assert "does not beat the identity line it starts from: +0.00 AP" in capsys.readouterr().out
+    assert "does not beat the identity line it starts from in AP: +0.00" in capsys.readouterr().out
     (root / SEARCHES).write_text((root / SEARCHES).read_text().replace("sigma: 0.2", "sigma: 0.3"))
     assert main(arguments, root) == 2
     assert "was begun with sigma=0.2, not 0.3" in capsys.readouterr().err
