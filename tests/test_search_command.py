@@ -256,8 +256,7 @@ class TestComparison:
             "with 2 of 3 seeds.",
             "retinanet-voc-random, best sample: not all seeds are finished, so nothing is said.",
         ]
-        searches = [search for search, _ in pairs]
-        *told, doubt = comparison.among_searches(contestants, searches)
+        *told, doubt = comparison.among_searches(contestants)
         assert told == [
             "retinanet-voc, best sample, less retinanet-voc-random, best sample: +11.00 AP in the mean; the seeds tell "
             "the two apart.",
@@ -265,7 +264,7 @@ class TestComparison:
             "the two apart.",
         ]
         assert "one search a method" in doubt
-        assert comparison.among_searches(contestants[:3], searches) == []
+        assert comparison.among_searches(contestants[:3]) == []
         line, other = contestants[0], contestants[3]
         halves = replace(line, runs=line.runs[::2]), replace(other, runs=other.runs[:2])
         missing = [replace(one, runs=(*one.runs, replace(one.runs[0], directory=tmp_path))) for one in halves]

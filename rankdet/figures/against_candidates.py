@@ -75,12 +75,11 @@ def _spots(plan: FigurePlan, find: Finder) -> list[Spot]:
 def _in_name_only(plan: FigurePlan, spots: list[Spot], least: int) -> list[str]:
     """Which series' warm starts go on from weights that had not come anywhere either."""
     warm = {spot.series for spot in spots if spot.start != COLD and spot.runs}
-    start = [spot for spot in spots if (spot.series, spot.count, spot.start) in {(key, least, COLD) for key in warm}]
     return [
         f"{plan.manifest.series[spot.series].label}: the training at {least} candidates that warm starts go on from "
         f"had itself not converged ({mean_sd(spot.finals)}), so they are warm in name only."
-        for spot in start
-        if spot.runs and not spot.converged
+        for spot in spots
+        if spot.series in warm and (spot.count, spot.start) == (least, COLD) and spot.runs and not spot.converged
     ]
 
 

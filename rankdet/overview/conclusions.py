@@ -22,7 +22,7 @@ from rankdet.results.cost_plot import cost_columns
 from rankdet.results.describe import epochs, machine
 from rankdet.results.publish import load_published, published_table
 from rankdet.results.render import note, shown
-from rankdet.results.separation import by_chance, pairs, separated
+from rankdet.results.separation import by_chance, fewest_seeds, pairs, separated
 from rankdet.results.tables import Table
 from rankdet.results.tuning import Tuning
 
@@ -107,8 +107,7 @@ def _facts(table: Table) -> Iterator[str]:
         f"{listed(tests)} to test on, {listed(steps)} steps ({listed(passes)} epochs)."
     )
     every, apart = pairs(rows, METRIC), separated(rows, METRIC)
-    seeds = min((len(row.current) for row in rows if len(row.current) > 1), default=0)
-    if seeds:
+    if seeds := fewest_seeds(rows):
         chance = by_chance(seeds)
         yield f"{len(apart)} of {len(every)} pairs of losses are told apart. " + RULE.format(
             metric=METRIC, chance=chance, seeds=seeds, expected=chance * len(every), pairs=len(every)
@@ -118,8 +117,8 @@ def _facts(table: Table) -> Iterator[str]:
     for tuning in tunings:
         yield from _search(table, tuning)
     yield f"Trainings: {machine(records)}"
-    if tests := [test for record in records for test in record.content.get("retests", {}).values()]:
-        yield f"Costs: {machine(tests)}"
+    if table.retests:
+        yield f"Costs: {machine(table.retests)}"
 
 
 def _search(table: Table, tuning: Tuning) -> Iterator[str]:

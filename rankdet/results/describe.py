@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from rankdet.config import CONFIG_DIR, compose
 from rankdet.data.draw import OBJECTS
 from rankdet.results.datasets import MAIN
-from rankdet.results.describe_order import order_lines
+from rankdet.results.describe_order import counted, order_lines
 from rankdet.results.describe_tuning import title, tuning_lines
 from rankdet.results.manifest import Cell, Manifest
 from rankdet.results.records import Record
@@ -200,7 +200,7 @@ def _retests(table: Table) -> list[str]:
         for _, printed in manifest.printed()
         if (row := manifest.rows.get(printed.key)) and row.condition
     ]
-    tests = [content for record in table.records for content in record.content.get("retests", {}).values()]
+    tests = table.retests
     if not tests:
         return lines
     versions, seeds = (_list(content[field] for content in tests) for field in ("suite_version", "suite_seed"))
@@ -218,11 +218,6 @@ def _metric(cell: Cell, manifest: Manifest) -> str:
     if not cell.by_set:
         return cell.metric
     return ", ".join(f"{cell.metric_on(key)} on {one.title}" for key, one in manifest.datasets.items())
-
-
-def counted(number: int, what: str) -> str:
-    """3 runs, 1 run."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _list(values: Iterable[object], separator: str = ", ") -> str:

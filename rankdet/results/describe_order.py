@@ -3,7 +3,7 @@
 from statistics import fmean, stdev
 
 from rankdet.results.describe_tuning import title
-from rankdet.results.separation import by_chance, pairs, separated
+from rankdet.results.separation import by_chance, fewest_seeds, pairs, separated
 from rankdet.results.tables import Ordering, Table, TableRow, orderings
 
 MAIN_METRICS = ("AP", "mAP50", "AP50")  # rows are ordered by the first that is printed of them; without these, by all
@@ -23,6 +23,11 @@ def order_lines(table: Table) -> list[str]:
     if any(row.status == "not run" for row in table.rows):
         return [*lines, "Rows that were not run are no part of that order."]
     return lines
+
+
+def counted(number: int, what: str) -> str:
+    """3 runs, 1 run."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _against_the_paper(table: Table) -> list[str]:
@@ -53,7 +58,7 @@ def _separation_lines(table: Table) -> list[str]:
 
 def _ordering_line(item: Ordering, metric: str) -> str:
     """Counts and one correlation with its spread, for one printed table."""
-    pairs = "1 pair" if item.num_pairs == 1 else f"{item.num_pairs} pairs"
+    pairs = counted(item.num_pairs, "pair")
     where = ", ".join([item.table, *([title(item.detector)] if item.detector else []), *filter(None, [item.data])])
     text = f"Order by {metric}, {where}: our means put {item.as_printed} of {pairs} of rows in the paper's order. "
     if item.separated:
@@ -76,11 +81,10 @@ def _doubts(table: Table) -> list[str]:
     lines = []
     if len(trainings) < len(rows):
         lines.append(
-            f"The {len(rows)} rows with numbers stand on {len(trainings)} training{'s' * (len(trainings) > 1)} a seed: "
+            f"The {len(rows)} rows with numbers stand on {counted(len(trainings), 'training')} a seed: "
             "those that share one are tests of the same weights, and their order is no further evidence."
         )
-    seeds = min((len(row.current) for row in rows if len(row.current) > 1), default=0)
-    if seeds:
+    if seeds := fewest_seeds(rows):
         lines.append(
             f"With {seeds} seeds each, all runs of one of two rows that do not differ lie above all of the other by "
             f"chance in {by_chance(seeds):.1%} of cases. {IMAGES}"

@@ -9,7 +9,7 @@ from rankdet.errors import UserError
 from rankdet.results.datasets import PrintedSet, load_datasets
 from rankdet.results.manifest_rows import ManifestRow, check_condition, follow, read_row
 from rankdet.results.own_table import own_table
-from rankdet.results.reading import check_keys, items, override_list, read_yaml, seed_list, strings
+from rankdet.results.reading import check_keys, flag, items, override_list, read_yaml, seed_list, strings
 from rankdet.results.registry import PrintedRow, PrintedTable, Registry
 from rankdet.robustness.conditions import ORIGINAL
 
@@ -145,7 +145,7 @@ def _content(
         paper_overrides=override_list(raw.get("paper_overrides", []), f"{path}: paper_overrides"),
         columns=_columns(raw.get("columns", {}), tables, f"{path}: columns"),
         datasets=_datasets(tables, _sets(raw.get("sets", {}), tables, sets, f"{path}: sets"), sets),
-        ordered=_flag(raw.get("ordered", True), f"{path}: ordered"),
+        ordered=flag(raw.get("ordered", True), f"{path}: ordered"),
     )
 
 
@@ -162,12 +162,6 @@ def _renamed(tables: tuple[PrintedTable, ...], raw: object, where: str) -> tuple
         )
         for table in tables
     )
-
-
-def _flag(raw: object, where: str) -> bool:
-    if not isinstance(raw, bool):
-        raise UserError(f"{where}: expected true or false, got {raw!r}")
-    return raw
 
 
 def _datasets(tables: tuple[PrintedTable, ...], others: Mapping[str, str], path: Path) -> dict[str, PrintedSet]:

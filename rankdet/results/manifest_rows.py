@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rankdet.errors import UserError
-from rankdet.results.reading import check_keys, override_list
+from rankdet.results.reading import check_keys, flag, override_list
 from rankdet.robustness.conditions import CONDITIONS
 
 PROTOCOL_KEYS = ("paper", "reason", "mini_overrides", "paper_overrides", "start_from", "searched_by")
@@ -67,9 +67,8 @@ def read_row(key: str, raw: object, path: Path, retests_only: bool) -> ManifestR
             raise UserError(f"{where}: same_run_as stands alone, the other row's settings hold; remove the other keys")
         return ManifestRow(key, (), False, False, None, str(row["same_run_as"]))
     row = check_keys(raw, where, ("overrides", "mini"), (*PROTOCOL_KEYS, *TEST_KEYS))
-    for flag in ("mini", "paper"):
-        if type(row.get(flag, False)) is not bool:
-            raise UserError(f"{where}.{flag}: expected true or false, got {row[flag]!r}")
+    for name in ("mini", "paper"):
+        flag(row.get(name, False), f"{where}.{name}")
     if row["mini"] == ("reason" in row):
         raise UserError(f"{where}: a row says reason if, and only if, it is mini: false")
     overrides = override_list(row["overrides"], f"{where}.overrides")

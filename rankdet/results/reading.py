@@ -75,6 +75,13 @@ def strings(raw: object, where: str) -> tuple[str, ...]:
     return tuple(str(item) for item in items(raw, where))
 
 
+def flag(raw: object, where: str) -> bool:
+    """raw, if it is true or false; else UserError."""
+    if not isinstance(raw, bool):
+        raise UserError(f"{where}: expected true or false, got {raw!r}")
+    return raw
+
+
 def seed_list(raw: object, where: str) -> tuple[int, ...]:
     """Different whole numbers, at least one."""
     seeds = items(raw, where)

@@ -20,9 +20,19 @@ def separated(rows: Sequence[TableRow], metric: str) -> list[Pair]:
     found = []
     for one, other in pairs(rows, metric):
         for upper, lower in ((one, other), (other, one)):
-            if min(values(upper, metric)) > max(values(lower, metric)):
+            if above(values(upper, metric), values(lower, metric)):
                 found.append((upper, lower))
     return found
+
+
+def above(upper: Sequence[float], lower: Sequence[float]) -> bool:
+    """Whether all runs of one lie above all of the other."""
+    return min(upper) > max(lower)
+
+
+def fewest_seeds(rows: Sequence[TableRow]) -> int:
+    """Of the rows with two current records or more; 0 where there are none."""
+    return min((len(row.current) for row in rows if len(row.current) > 1), default=0)
 
 
 def by_chance(seeds: int) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
+from typing import Any
 
 from rankdet.results.plan import Plan, PlannedRow
 from rankdet.results.records import Match, Record, flag_other_data, match
@@ -95,6 +96,11 @@ class Table:
     def records(self) -> list[Record]:
         """Every record behind a shown number, once."""
         return list({record.path: record for row in self.rows for record in row.shown}.values())
+
+    @property
+    def retests(self) -> list[Mapping[str, Any]]:
+        """The records of all tests of these trainings' weights."""
+        return [test for record in self.records for test in record.content.get("retests", {}).values()]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from rankdet.files import as_csv
 from rankdet.results.describe import run_facts
 from rankdet.results.records import Record, run_records
 from rankdet.results.runs import Run, merge_overrides
+from rankdet.results.separation import above
 from rankdet.search.found import findings
 from rankdet.search.parameters import overrides
 from rankdet.search.proxy import runs_of
@@ -34,11 +35,14 @@ ALIKE = ("protocol", "data", "detector", "proxy", "first", "rounds", "samples") 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Functions that were trained by, a seed each. reward: on the held-out images, None where that was not measured."""
+    """Functions that were trained by, a seed each. reward: on the held-out images, None where that was not measured.
+
+    method: of the search that found them, None of the identity line."""
 
     label: str
     reward: float | None
     runs: tuple[Run, ...]
+    method: str | None = None
 
 
 def contestants(searches: Sequence[tuple[Search, Path]], seeds: tuple[int, ...], root: Path) -> list[Contestant]:
@@ -47,7 +51,7 @@ def contestants(searches: Sequence[tuple[Search, Path]], seeds: tuple[int, ...],
     UserError for one that is not finished, and for searches that differ in more than space, method and seed."""
     first, directory = searches[0]
     start = first.space.start()
-    found = [("the identity line", load_start(directory), first, start)]
+    found = [("the identity line", load_start(directory), first, start, None)]
     for search, folder in searches:
         for key in ALIKE:
             if getattr(search, key) != getattr(first, key):
@@ -60,10 +64,10 @@ def contestants(searches: Sequence[tuple[Search, Path]], seeds: tuple[int, ...],
         best = max(max(one.rewards) for one in rounds)
         for one in findings(search, load_start(folder), rounds):
             label = f"{search.name}, {'best sample' if one.name == 'best' else 'last mean'}"
-            found.append((label, best if one.name == "best" else None, search, one.theta))
+            found.append((label, best if one.name == "best" else None, search, one.theta, search.method))
     return [
-        Contestant(label, reward, runs_of(search, label, final(search, shapes_of(search, theta)), seeds, root))
-        for label, reward, search, theta in found
+        Contestant(label, reward, runs_of(search, label, final(search, shapes_of(search, theta)), seeds, root), method)
+        for label, reward, search, theta, method in found
     ]
 
 
@@ -106,7 +110,7 @@ def markdown(title: str, found: Sequence[Contestant], searches: Sequence[Search]
         "any reward.",
         *opening(found),
         *verdicts(found),
-        *among_searches(found, searches),
+        *among_searches(found),
         *(run_facts([run.train_split for one in found for run in one.runs], done) if (done := records(found)) else []),
     ]
     return "\n".join([f"# {title}", "", table, "", *(f"- {line}" for line in notes)]) + "\n"
@@ -152,17 +156,15 @@ def verdicts(found: Sequence[Contestant]) -> list[str]:
     return lines
 
 
-def among_searches(found: Sequence[Contestant], searches: Sequence[Search]) -> list[str]:
+def among_searches(found: Sequence[Contestant]) -> list[str]:
     """Whether the seeds tell what the searches by reward found from what was drawn at random."""
-    method = {search.name: search.method for search in searches}
-    by_method: dict[bool, list[Contestant]] = {True: [], False: []}
-    for one in found[1:]:
-        by_method[method[one.label.partition(",")[0]] == "random"].append(one)
+    drawn = [one for one in found if one.method == "random"]
+    by_reward = [one for one in found if one.method not in ("random", None)]
     lines = []
-    for one, other in product(by_method[False], by_method[True]):
+    for one, other in product(by_reward, drawn):
         now, before = scores(one), scores(other)
         if now and before:
-            apart = min(now) > max(before) or min(before) > max(now)
+            apart = above(now, before) or above(before, now)
             lines.append(
                 f"{one.label}, less {other.label}: {fmean(now) - fmean(before):+.2f} AP in the mean; the seeds "
                 f"{'tell' if apart else 'do not tell'} the two apart."
