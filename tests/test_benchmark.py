@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from contextlib import nullcontext
 from itertools import islice
 
@@ -377,7 +378,11 @@ def test_the_script_measures_prints_and_writes(main, finished, tmp_path, capsys,
         == 0
     )
     printed = capsys.readouterr().out
-    assert (tmp_path / "out" / "benchmark.md").read_text() in printed
+    page = (tmp_path / "out" / "benchmark.md").read_text()
+    assert page in printed
+    assert sorted(re.findall(r"\]\(([^)]+)\)", page)) == [
+        "memory_against_batch.png", "race.png", "shares.png", "time_against_batch.png",
+    ]  # fmt: skip
     told = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert told["about"]["device"] == "cpu"
     with (tmp_path / "out" / "benchmark.csv").open() as file:

@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import pkgutil
+import re
 from importlib import import_module
 
 import pytest
@@ -291,10 +292,13 @@ def test_the_script_measures_prints_and_writes(main, tmp_path, capsys, monkeypat
     assert "; MALLOC_ARENA_MAX=7" in printed
     for goal in content["goals"]:
         assert goal["text"] in printed
-    assert (tmp_path / "out" / "profile.md").read_text() in printed
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [
+    page = (tmp_path / "out" / "profile.md").read_text()
+    assert page in printed
+    pictures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert pictures == [
         "against_positives.png", "against_scores.png", "memory_against_batch.png", "time_against_batch.png",
     ]  # fmt: skip
+    assert sorted(re.findall(r"\]\(([^)]+)\)", page)) == pictures
 
 
 @pytest.mark.parametrize(

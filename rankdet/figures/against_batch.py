@@ -112,6 +112,7 @@ def batch_content(manifest: FigureManifest, steps: Sequence[Step], folder: str) 
         [
             f"Measured by make benchmark; {folder}/benchmark.md says how and on what machine. Images of {sizes} "
             "pixels; weights and scores are those of a training's start, where ranking losses cost most.",
+            *(_memory_error(curves, none) if memory else _time_error(curves)),
         ],
         lambda figure: _draw(figure, manifest, curves, none, panels),
         (9.6, 4.4),
@@ -150,6 +151,33 @@ def _time_words(steps: Sequence[Step], none: Peaks) -> str:
         f"{last.images} images, {last.loss_seconds / first.loss_seconds:.1f} times; "
         f"{100 * last.loss_seconds / last.seconds:.1f} % of the step with {last.images}"
     )
+
+
+def _memory_error(curves: dict[str, list[Step]], none: Peaks) -> list[str]:
+    """What the figure itself tells of the measurement's error: a loss takes no less than none."""
+    more = [value for steps in curves.values() for step in steps if (value := _more(step, none)) is not None]
+    error = -min(more, default=0.0)
+    if error <= 0:
+        return []
+    return [
+        f"No loss takes less than none, and {error:.1f} MiB less were measured: differences of that size, in the right "
+        "panel too, are the measurement's error."
+    ]
+
+
+def _time_error(curves: dict[str, list[Step]]) -> list[str]:
+    """What the figure itself tells of the measurement's error: the rest of a step is the same whatever the loss."""
+    rest: dict[int, list[float]] = {}
+    for step in (step for steps in curves.values() for step in steps):
+        rest.setdefault(step.images, []).append(step.seconds - step.loss_seconds)
+    wide = max((max(each) / min(each) for each in rest.values()), default=1.0)
+    if wide <= 1:
+        return []
+    return [
+        "The rest of a step is the same whatever the loss, and its slowest measurement took up to "
+        f"{100 * (wide - 1):.0f} % longer than its fastest: differences of that size in the right panel are the "
+        "machine's."
+    ]
 
 
 def _table(manifest: FigureManifest, curves: dict[str, list[Step]], none: Peaks, memory: bool) -> str:

@@ -9,11 +9,24 @@ from tabulate import tabulate
 from rankdet.files import as_csv
 from rankdet.profiling.contestants import YARDSTICK
 from rankdet.profiling.goals import GROWS, MEMORY, TIME, Outcome, Slope
+from rankdet.profiling.plots import TITLES
 from rankdet.profiling.problems import STAGES
 from rankdet.profiling.sweeps import Measurement
 from rankdet.training.provenance import provenance
 
 MIB = 2**20
+COLUMNS = (
+    "x focal: time, or memory, over that of torchvision's focal loss on the same scores. none: the plain sum of the "
+    "scores, for what a network's gradient costs without a loss."
+)
+GOALS = (
+    "Measured: the quotient that the goal limits; *met* where it keeps to the limit, whatever the turns' spread. Each "
+    "is of two medians: one within some percent of its limit may come out otherwise the next time."
+)
+SLOPES = (
+    "The exponent b of a x^b, fitted to the sizes from a tenth of the largest on: 1 where cost grows as fast as what "
+    "is named, 0 where it does not grow. -: fewer than three sizes measured."
+)
 
 
 def about(device: torch.device) -> dict[str, Any]:
@@ -43,7 +56,8 @@ def markdown(
         size = f"{rows[0].scores:,} scores of {rows[0].images} images, {rows[0].positives} positives"
         parts += [f"## {stage.capitalize()} in training: {size}", _costs(rows)]
     growth = "## Slopes of log time and log memory, over each loss's last decade of sizes"
-    return "\n\n".join([*parts, "## Goals", _verdicts(outcomes), growth, _exponents(slopes)]) + "\n"
+    parts += [COLUMNS, "## Goals", _verdicts(outcomes), GOALS, growth, _exponents(slopes), SLOPES]
+    return "\n\n".join([*parts, *(f"![{title}]({name})" for name, title in TITLES.items())]) + "\n"
 
 
 def csv_text(measurements: list[Measurement]) -> str:
