@@ -127,13 +127,13 @@ sweep: $(STAMP) ## test the finished run RUN under several settings (ARGS="evalu
 	@$(PY) scripts/sweep.py "run=$(RUN)" $(ARGS)
 
 tune: $(STAMP) ## search lr and box weight per loss of DETECTOR on the validation split, by the recorded grid
-	@$(PY) scripts/tune.py --detector $(DETECTOR) --protocol $(PROTOCOL) --data "$(or $(DATA),shapes)" --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(PY) scripts/tune.py --detector $(DETECTOR) --protocol $(PROTOCOL) --data "$(or $(DATA),shapes)" $(WHERE) $(ARGS)
 
 search-pap: $(STAMP) ## search Parameterized AP loss's functions as SEARCH of experiments/searches.yaml says
-	@$(PY) -m rankdet.search $(SEARCH) --protocol $(PROTOCOL) --data "$(DATA)" --seed $(SEED) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(PY) -m rankdet.search $(SEARCH) --protocol $(PROTOCOL) --data "$(DATA)" --seed $(SEED) $(WHERE) $(ARGS)
 
 compare-search-pap: $(STAMP) ## train by what SEARCHES found and by the identity line, test all on images no search saw
-	@$(PY) scripts/compare_search.py $(SEARCHES) --protocol $(PROTOCOL) --data "$(DATA)" --seed $(SEED) --jobs $(JOBS) --gpus $(GPUS) $(ARGS)
+	@$(PY) scripts/compare_search.py $(SEARCHES) --protocol $(PROTOCOL) --data "$(DATA)" --seed $(SEED) $(WHERE) $(ARGS)
 
 search-toy: $(STAMP) ## the same search on synthetic anchors: functions fixed, shared and separate; CPU minutes
 	@$(PY) scripts/search_toy.py $(ARGS)

@@ -7,8 +7,8 @@ from pathlib import Path
 from rankdet.errors import UserError
 from rankdet.files import relative
 from rankdet.results.datasets import choose_data
-from rankdet.results.front import exit_code
-from rankdet.results.launch import Hardware, run_all
+from rankdet.results.front import add_where, exit_code, hardware_of
+from rankdet.results.launch import run_all
 from rankdet.results.output import save_three
 from rankdet.results.queue import failure_report
 from rankdet.results.today import require_today
@@ -34,8 +34,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="", help="as the searches were made with")
     parser.add_argument("--seed", type=int, default=0, help="likewise")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs per training; 0: one if there is one")
+    add_where(parser)
     parser.add_argument("--output", type=Path, help="folder for table, CSV and plot; runs/tables/pap")
     return parser
 
@@ -56,7 +55,7 @@ def act(args: argparse.Namespace, root: Path) -> int:
     own = distinct(found)
     runs = [*own[0].before(), *own]  # all start from one training
     require_today(runs)
-    failures = run_all(runs, args.jobs, Hardware(args.gpus), root)
+    failures = run_all(runs, args.jobs, hardware_of(args), root)
     data, seed = searches[0].data.name, f"seed{args.seed}"
     title = f"Searched Parameterized AP loss: protocol {args.protocol} on {data}, searches' {seed}"
     stem = ".".join(["search", data, *args.searches, *([seed] if args.seed else [])])

@@ -8,8 +8,8 @@ from rankdet.errors import UserError
 from rankdet.files import write_text
 from rankdet.results import today
 from rankdet.results.datasets import choose_data
-from rankdet.results.front import exit_code
-from rankdet.results.launch import Hardware, run_all, shown
+from rankdet.results.front import add_where, exit_code, hardware_of
+from rankdet.results.launch import run_all, shown
 from rankdet.results.queue import Failure, failure_report
 from rankdet.results.records import run_records
 from rankdet.results.tune import kept_entries, load_grid, make_trials, of_losses, tuning_yaml
@@ -34,10 +34,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--losses", nargs="+", metavar="LOSS", help="search these alone and keep what the file has of others"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, one thread each")
-    parser.add_argument(
-        "--gpus", type=int, default=0, choices=(0, 1), help="1: insist on a GPU; 0: one if there is one"
-    )
+    add_where(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the commands that are left to run, run nothing")
     return parser
 
@@ -51,7 +48,7 @@ def tune(args: argparse.Namespace, root: Path) -> int:
     searched = of_losses(grid, args.losses)
     trials = make_trials(searched, data, root)
     runs = [run for trial in trials for run in trial.runs]
-    hardware = Hardware(args.gpus)
+    hardware = hardware_of(args)
     before = tuning_path(root, data.name, grid.detector)
     if args.losses and before is None and (other := find_tuning(root, data.name, grid.detector)):
         raise UserError(

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from rankdet.search.__main__ import main as search
+
 if shutil.which("make") is None:
     pytest.skip("needs make", allow_module_level=True)
 
@@ -24,7 +26,7 @@ def handed(repo, tmp_path_factory):
     def read(*goal):
         line = ["make", "--dry-run", f"VENV={environment}", *goal]
         said = subprocess.run(line, cwd=repo, env=outside, capture_output=True, text=True, check=True).stdout
-        name, arguments = re.search(r"scripts/(\w+)\.py (.*?)(?:\) &&.*)?$", said).groups()
+        name, arguments = re.search(r"(?:scripts/|-m rankdet\.)(\w+)(?:\.py)? (.*?)(?:\) &&.*)?$", said).groups()
         return name, shlex.split(arguments)
 
     return read
@@ -44,6 +46,23 @@ def test_the_scripts_take_what_make_hands_them(handed, front_end, repo, capsys, 
     assert "loss.delta=0.5" in arguments
     assert front_end(name)(arguments, repo) == 2
     assert capsys.readouterr().err.startswith("error: PROTOCOL=none: no such protocol; there are ")
+
+
+@pytest.mark.parametrize(
+    ("target", "script", "told"),
+    [
+        ("tune", "tune", "PROTOCOL=none: the grid in "),
+        ("search-pap", "search", "PROTOCOL=none: searches are described for "),
+        ("compare-search-pap", "compare_search", "PROTOCOL=none: searches are compared under mini"),
+    ],
+)  # fmt: skip
+def test_searches_and_tuning_are_told_where_to_run(handed, front_end, repo, capsys, target, script, told):
+    """On Slurm or on GPUs, as tables are."""
+    name, arguments = handed(target, "PROTOCOL=none", "JOBS=3", "GPUS=1", "LAUNCHER=slurm", "SLURM=partition=gpu")
+    assert name == script
+    main = search if script == "search" else front_end(script)
+    assert main(arguments, repo) == 2
+    assert capsys.readouterr().err.startswith(f"error: {told}")
 
 
 def test_numbers_of_a_server_are_told_from_make_s_own_variables(handed):

@@ -127,6 +127,16 @@ def test_what_the_command_line_may_set(repo, tmp_path, capsys):
     assert not (root / "runs").exists()
 
 
+def test_a_search_is_one_command_on_one_machine(repo, tmp_path, capsys):
+    """But its samples may go to several by Slurm."""
+    root = root_of(repo, tmp_path)
+    machines = ["retinanet-voc", "--gpus", "1", "--nodes", "2"]
+    assert command.main([*machines, "--rendezvous", "node0:29500"], root) == 2
+    assert "error: NODES=2: a search is one command on one machine" in capsys.readouterr().err
+    assert command.main([*machines, "--launcher", "slurm", "--protocol", "none"], root) == 2
+    assert "error: PROTOCOL=none" in capsys.readouterr().err
+
+
 def test_splits_that_overlap(repo, tmp_path):
     """Judged on the test split, on the images learnt from, or on a part of the test split."""
     search = quick(root_of(repo, tmp_path))

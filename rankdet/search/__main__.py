@@ -11,8 +11,7 @@ from pathlib import Path
 from rankdet.errors import UserError
 from rankdet.files import sweep
 from rankdet.results.datasets import choose_data
-from rankdet.results.front import exit_code
-from rankdet.results.launch import Hardware
+from rankdet.results.front import add_where, exit_code, hardware_of
 from rankdet.results.queue import failure_report
 from rankdet.results.runs import merge_overrides, telling
 from rankdet.search.proxy import Proxy, ProxyFailure, described
@@ -38,8 +37,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--protocol", default="mini", help="mini | paper")
     parser.add_argument("--data", default="", help="a data set or folder in the place of the search's own")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
-    parser.add_argument("--jobs", type=int, default=2, help="samples at once, one thread each")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs per sample; 0: one if there is one")
+    add_where(parser)
     parser.add_argument("--output", type=Path, help="folder; runs/search/<protocol>/<data>/<search>-seed<k>")
     parser.add_argument("overrides", nargs="*", help="key=value settings of every sample on top of the file's")
     return parser
@@ -47,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
 
 def act(args: argparse.Namespace, root: Path) -> int:
     """Checks everything, then searches what is missing."""
+    hardware = hardware_of(args)
+    if hardware.nodes > 1 and hardware.slurm is None:
+        raise UserError(
+            f"NODES={hardware.nodes}: a search is one command on one machine, as each round waits for the one before; "
+            "leave NODES out, or give its samples to Slurm with LAUNCHER=slurm"
+        )
     data = choose_data(args.data) if args.data else None
     search = load_search(root / SEARCHES, args.search, args.protocol, data, args.seed)
     for item in args.overrides:
@@ -62,7 +66,7 @@ def act(args: argparse.Namespace, root: Path) -> int:
         begin(directory, content)
         report = Report(search, directory, len(load_rounds(directory)))
         try:
-            proxy = Proxy(search, args.jobs, Hardware(args.gpus), root, content["data_hash"])
+            proxy = Proxy(search, args.jobs, hardware, root, content["data_hash"])
             run_search(search, proxy, directory, report)
         except ProxyFailure as stop:
             print(failure_report(stop.failures), file=sys.stderr)
