@@ -47,6 +47,19 @@ def test_columns_say_how_they_are_read(registry):
     assert [key for key in table.columns if not table.in_percent(key)] == ["rho"]
 
 
+@pytest.mark.parametrize(
+    ("table", "row", "column", "text"),
+    [
+        ("ap-loss/table-14", "faster-512", "AP", "54.09"), ("ap-loss/table-14", "faster-ap-loss-1024", "AP", "54.70"),
+        ("alrp/table-2", "ap-loss", "AP90", "9.0"), ("alrp/table-1", "focal-loss", "n_hyperparameters", "4"),
+    ],
+)  # fmt: skip
+def test_values_are_shown_as_printed(registry, table, row, column, text):
+    """Trailing zeros, which YAML drops, included."""
+    printed = registry.table(table)
+    assert printed.as_printed(printed.rows[row], column) == text
+
+
 def test_own_rows_leave_out_quoted_ones(registry):
     table = registry.table("ap-loss/table-4")
     assert len(table.rows) > len(table.own_rows()) > 0

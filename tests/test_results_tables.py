@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 from rankdet.results.output import save_table
 from rankdet.results.records import Record, flag_other_data, match
-from rankdet.results.render import as_printed, csv_text, markdown
+from rankdet.results.render import csv_text, markdown
 from rankdet.results.tables import collect, orderings
 
 TABLE = printed_table(printed_row("a", 50.0, 80.5), printed_row("b", 40.0, 70.25), printed_row("c", 45.0))
@@ -47,14 +47,14 @@ def test_mean_and_sample_standard_deviation(tmp_path):
     assert score.values == pytest.approx((30.0, 32.0, 37.0))
     assert row_of(table, "a").score("AP50").mean == pytest.approx(66.0)
     assert row_of(table, "a").score("AP75") is None
-    assert cells(table, "a") == ["33.0 ± 3.6", "50.0", "66.0 ± 7.2", "80.5", "3", ""]
+    assert cells(table, "a") == ["33.0 ± 3.6", "50.0", "66.0 ± 7.2", "80.50", "3", ""]
 
 
 def test_status_of_rows(tmp_path):
     plan = make_plan(tmp_path, TABLE, why={"c": "SSD: detector not built yet"})
     table = collect(plan, records_of(plan, {"a": [0.3, None, 0.31]}))
     assert [row.status for row in table.rows] == ["partial", "not run", "not done"]
-    assert cells(table, "a") == ["30.5 ± 0.7", "50.0", "61.0 ± 1.4", "80.5", "2", "2 of 3 seeds"]
+    assert cells(table, "a") == ["30.5 ± 0.7", "50.0", "61.0 ± 1.4", "80.50", "2", "2 of 3 seeds"]
     assert cells(table, "b") == ["-", "40.0", "-", "70.25", "-", "not run"]
     assert cells(table, "c") == ["-", "45.0", "-", "-", "-", "SSD: detector not built yet"]
 
@@ -63,7 +63,7 @@ def test_a_single_seed_has_no_spread(tmp_path):
     plan = make_plan(tmp_path, TABLE, seeds=(0,))
     table = collect(plan, records_of(plan, {"a": [0.3], "b": [0.2]}))
     assert row_of(table, "a").score("AP").sd is None
-    assert cells(table, "a") == ["30.0", "50.0", "60.0", "80.5", "1", ""]
+    assert cells(table, "a") == ["30.0", "50.0", "60.0", "80.50", "1", ""]
     assert orderings(table, "AP")[0].separated == 0  # one run a row separates nothing
 
 
@@ -282,11 +282,6 @@ def test_csv_is_tidy_and_unrounded(tmp_path):
     assert (first["epochs"], first["hardware"]) == ("100;100", "A CPU, 2 cores")  # 4000 images seen of 40
     assert lines[1]["AP_mean"] == "" and lines[1]["status"] == "not run"
     assert (lines[2]["status"], lines[2]["note"]) == ("not done", "no")
-
-
-def test_numbers_are_shown_as_printed():
-    assert [as_printed(value) for value in (53.0, 53.1, 54.09, 12)] == ["53.0", "53.1", "54.09", "12"]
-    assert [as_printed(value, 2) for value in (0.5, 0.48, -1.0)] == ["0.50", "0.48", "-1.00"]
 
 
 def test_a_correlation_has_two_decimals_and_a_falling_metric_is_named(tmp_path):

@@ -15,7 +15,6 @@ from rankdet.files import as_csv
 from rankdet.results import today
 from rankdet.results.publish import by_folder, copy_records
 from rankdet.results.records import published_records, run_records
-from rankdet.results.render import as_printed
 from rankdet.results.runs import Reads
 from rankdet.results.tables import Score, Table, TableRow, collect
 
@@ -123,7 +122,7 @@ def _table(manifest: FigureManifest, points: RowPoints, spots: list[Spot]) -> st
             mean_sd(spot.score.values, 1) if spot.score else "not run",
             str(len(spot.row.shown)),
             f"{spot.printed_x:g}",
-            "-" if spot.printed is None else as_printed(spot.printed),
+            spot.row.planned.table.as_printed(spot.row.planned.printed, points.metric),
         ]
         for spot in spots
     ]

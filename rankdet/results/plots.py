@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from rankdet.results.registry import PrintedTable
-from rankdet.results.render import as_printed, shown
+from rankdet.results.render import shown
 from rankdet.results.tables import Score, Table, TableRow
 
 OURS, STALE, PAPER, EDGE = "#7aa6d9", "#d5e2f2", "#f2f2f2", "#777777"
@@ -80,7 +80,7 @@ def _panel(axis: Axes, rows: Sequence[TableRow], places: Sequence[float], metric
         if printed is not None:
             y = place + lift
             axis.barh(y, printed, HEIGHT, color=PAPER, edgecolor=EDGE, hatch="////", lw=0.6)
-            _number(axis, as_printed(printed, row.planned.table.digits(metric)), max(0.0, printed), y, EDGE)
+            _number(axis, row.planned.table.as_printed(row.planned.printed, metric), max(0.0, printed), y, EDGE)
             ends.append(printed)
             low = min(low, printed)
     axis.set_xlim(low * 1.05, max(ends, default=1.0) * 1.28)  # room for the numbers behind the bars

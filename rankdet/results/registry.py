@@ -59,8 +59,17 @@ class PrintedTable:
         return self.units.get(column, "percent") == "percent"
 
     def digits(self, column: str) -> int:
-        """Decimals that the papers print, and ours are shown with: two of a correlation, one of anything else."""
+        """Decimals that ours are shown with: two of a correlation, one of anything else."""
         return 2 if self.units.get(column) == "correlation" else 1
+
+    def as_printed(self, row: PrintedRow, column: str) -> str:
+        """The row's value as the paper prints it: all of a column with as many decimals, counts without; - for none."""
+        value = row.values.get(column)
+        if value is None or isinstance(value, int):
+            return "-" if value is None else str(value)
+        known = (other.values.get(column) for other in self.rows.values())
+        decimals = max(len(repr(number).partition(".")[2]) for number in known if isinstance(number, float))
+        return f"{value:.{max(decimals, self.digits(column))}f}"
 
     def own_rows(self) -> list[PrintedRow]:
         """The rows that the authors produced themselves: those to reproduce."""

@@ -55,11 +55,6 @@ def shown(score: Score) -> str:
     return " ± ".join(texts)
 
 
-def as_printed(value: float, digits: int = 1) -> str:
-    """The papers print `digits` decimals, here and there more, and counts without."""
-    return str(value) if isinstance(value, int) or round(value, digits) != value else f"{value:.{digits}f}"
-
-
 def note(row: TableRow) -> str:
     """Why there is no number, or what is the matter with it; empty if nothing is."""
     planned = row.planned
@@ -94,9 +89,7 @@ def _cells(row: TableRow, metrics: Sequence[str]) -> list[str]:
     label, *ours, seeds, text = _own_cells(row, metrics)
     cells = [label]
     for metric, number in zip(metrics, ours, strict=True):
-        printed = row.planned.printed.values[metric]
-        theirs = "-" if printed is None else as_printed(printed, row.planned.table.digits(metric))
-        cells += [number, theirs]
+        cells += [number, row.planned.table.as_printed(row.planned.printed, metric)]
     return [*cells, seeds, text]
 
 
