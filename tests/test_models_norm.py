@@ -6,6 +6,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from rankdet.errors import UserError
+from rankdet.models.backbones import ResNetBackbone
 from rankdet.models.norm import PixelNorm, group_norm, norm_layer
 
 
@@ -34,6 +35,39 @@ def test_names():
     assert isinstance(norm_layer("gn")(8), nn.GroupNorm)
     with pytest.raises(UserError, match=r"norm='layer' is unknown; choose one of bn, frozen_bn, gn"):
         norm_layer("layer")
+
+
+def filled_frozen_norm():
+    norm = norm_layer("frozen_bn")(4)
+    for name, value in zip(("weight", "bias", "running_mean", "running_var"), torch.rand(4, 4) + 0.5, strict=True):
+        getattr(norm, name).copy_(value)
+    return norm
+
+
+def test_frozen_norm_is_torchvision_s_in_single_precision():
+    norm, twin, x = filled_frozen_norm(), FrozenBatchNorm2d(4), torch.randn(2, 4, 3, 3)
+    twin.load_state_dict(norm.state_dict())
+    assert torch.equal(norm(x), twin(x))
+
+
+@pytest.mark.parametrize(("dtype", "roundoff"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_frozen_norm_keeps_half_precision(dtype, roundoff):
+    """Rounded once, at its end; torchvision's would give float32. Its gradient is in the input's type, too."""
+    norm, x = filled_frozen_norm(), torch.randn(2, 4, 3, 3).to(dtype).requires_grad_()
+    out = norm(x)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), norm(x.float()), rtol=1.01 * roundoff, atol=1e-6)
+    out.sum().backward()
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    torch.testing.assert_close(x.grad.float(), scale.view(1, 4, 1, 1).expand_as(x), rtol=2 * roundoff, atol=0.0)
+
+
+def test_under_autocast_a_backbone_s_maps_are_in_half_precision():
+    """As those of trained batch norm are."""
+    backbone = ResNetBackbone("resnet18", width=0.25)
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = backbone(torch.zeros(1, 3, 64, 64))
+    assert {x.dtype for x in maps.values()} == {torch.bfloat16}
 
 
 def test_group_norm_normalises_each_image_alone():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -30,6 +31,19 @@ class PixelNorm(nn.Module):
         return (images - self.mean) * self.scale
 
 
+class FrozenBatchNorm(FrozenBatchNorm2d):
+    """torchvision's, whose float32 constants would make float32 of a half-precision input, and so of all that follows.
+
+    Under autocast every activation of the backbone would be kept in float32 then, and cast again by each convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same, in the input's type."""
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm over the most groups that divide `channels`: at most 32, of at least 4 channels (or one group)."""
     most = max(1, min(MAX_GROUPS, channels // MIN_CHANNELS_PER_GROUP))
@@ -39,7 +53,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "bn": nn.BatchNorm2d,  # statistics and affine trained
-    "frozen_bn": FrozenBatchNorm2d,  # both constant, as loaded; only the backbone's weights file can fill them
+    "frozen_bn": FrozenBatchNorm,  # both constant, as loaded; only the backbone's weights file can fill them
     "gn": group_norm,  # no statistics across images: any batch size trains the same
 }
 
