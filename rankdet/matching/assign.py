@@ -111,8 +111,8 @@ def _match_image(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """int64 [A] as a matcher's answer, and of the objects that it refers to the boxes [G, 4] and classes [G]."""
     anchors, device = output.anchors_of(image), output.anchors.device
-    boxes, ignore = target.boxes.to(device), target.ignore.to(device)
-    objects, classes = boxes[~ignore], target.labels.to(device)[~ignore]
+    wanted = ~target.ignore  # chosen where the targets are: on a GPU each choice would wait for all work before it
+    objects, classes = target.boxes[wanted].to(device), target.labels[wanted].to(device)
     if num_classes == 1:
         classes = torch.zeros_like(classes)
     if hasattr(matcher, "by_prediction"):
@@ -126,7 +126,7 @@ def _match_image(
         idle = torch.zeros_like(matched, dtype=torch.bool)
     else:
         matched = matcher(anchors, objects, output.level_sizes)
-        idle = covered(anchors, boxes[ignore])
+        idle = covered(anchors, target.boxes[target.ignore].to(device))
     if target.shown is not None and output.anchors.dim() == 2:
         idle |= in_padding(anchors, output.level_sizes, target.shown)
     if output.taking_part is not None:
