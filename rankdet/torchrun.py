@@ -13,7 +13,7 @@ from torch.distributed.run import parse_args, run
 
 from rankdet.training.codes import STOPPED
 
-CONSEQUENCES = (1, -signal.SIGTERM)  # how a process ends that another one left alone
+CONSEQUENCES = (1, -signal.SIGTERM, -signal.SIGABRT)  # how one ends that another left alone; the last is nccl's
 HANDED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
 
 

@@ -31,6 +31,7 @@ from rankdet.trained import load_ranker
 from rankdet.training.checkpoint import (
     load_newest,
     random_state,
+    restore_optimizer,
     restore_random_state,
     save_atomically,
     save_checkpoint,
@@ -198,7 +199,7 @@ class Run:
                 notes.append(f"begun with runtime.{key}={before}, continued with {now}: other bits")
         training = self.training
         self.detector.model.load_state_dict(checkpoint["model"])
-        training.optimizer.load_state_dict(checkpoint["optimizer"])
+        restore_optimizer(training.optimizer, checkpoint["optimizer"])
         training.scaler.load_state_dict(checkpoint["scaler"])
         training.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
         self.log_state = checkpoint.get("log")

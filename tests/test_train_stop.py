@@ -106,12 +106,12 @@ def second_is_told(rank, port, arguments):
 
 @pytest.mark.full
 def test_all_processes_stop_at_the_same_step(tmp_path):
-    """Told in step 5, at whose end the second process leaves a note, both stop after step 6, and go on from there."""
+    """Told in step 5, at whose end the second process leaves a note, both stop after step 7, and go on from there."""
     run = Run(tmp_path, "gpus=2", "runtime.checkpoint_every=100", "splits.monitor=null")
     tiny.by_two(second_is_told, run.arguments, codes=[STOPPED, 0])
-    assert steps(run) == [6]
+    assert steps(run) == [7]
     content = torch.load(list_checkpoints(run.directory / "checkpoints")[0], weights_only=False)
-    assert content["step"] == 6
+    assert content["step"] == 7
     assert len(content["processes"]) == 2
 
 

@@ -1,19 +1,26 @@
 """Checkpoints on the disk, whole or not at all."""
 
+import copy
 import random
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.optim import SGD, AdamW
 
 from rankdet.training.checkpoint import (
     list_checkpoints,
     load_newest,
     random_state,
+    restore_optimizer,
     restore_random_state,
     save_atomically,
     save_checkpoint,
 )
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
 def names(folder):
@@ -112,3 +119,29 @@ def test_random_generators_go_on_where_they_were(tmp_path):
     assert draws() != first
     restore_random_state(load_newest(tmp_path)[0]["random"])
     assert draws() == first
+
+
+@pytest.mark.parametrize("formats", [LAYOUTS, LAYOUTS[::-1]])
+@pytest.mark.parametrize(
+    "optimizer", [partial(AdamW, lr=0.01, fused=True), partial(AdamW, lr=0.01), partial(SGD, lr=0.01, momentum=0.9)]
+)
+def test_an_optimizer_goes_on_in_another_memory_layout(optimizer, formats):
+    """Like one that stays in its own: fused steps pair weights and averages by their place in memory."""
+    whole = nn.Conv2d(4, 6, 3).to(memory_format=formats[0])
+    of_whole = optimizer(whole.parameters())
+    images = torch.randn(2, 4, 8, 8)
+    take_step(whole, of_whole, images)
+    resumed = nn.Conv2d(4, 6, 3).to(memory_format=formats[1])
+    resumed.load_state_dict(whole.state_dict())
+    of_resumed = optimizer(resumed.parameters())
+    restore_optimizer(of_resumed, copy.deepcopy(of_whole.state_dict()))
+    for net, of_net in ((whole, of_whole), (resumed, of_resumed)):
+        take_step(net, of_net, images)
+    assert resumed.weight.stride() != whole.weight.stride()
+    torch.testing.assert_close(resumed.weight, whole.weight, rtol=1e-5, atol=1e-6)
+
+
+def take_step(net, optimizer, images):
+    optimizer.zero_grad()
+    net(images).square().mean().backward()
+    optimizer.step()

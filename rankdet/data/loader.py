@@ -176,7 +176,7 @@ def _loader(
         batch_sampler=batches,
         collate_fn=partial(collate, padding=padding),
         num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_initialized(),  # else a run on the CPU would take memory of a GPU that is there
         persistent_workers=num_workers > 0,
         worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # else each iterator advances torch's global generator, which resuming restores

@@ -23,6 +23,9 @@ def interleaved(calls: Mapping[str, Call], device: torch.device, budget: Budget)
 
     The first turn warms up and is not in the lists, but for a call that it alone was enough for.
     """
+    if device.type == "cuda":  # whose first calls load kernels and choose among them, for seconds
+        for call in calls.values():
+            call()
     first = {name: seconds(call, device) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     left = [name for name in calls if first[name] < budget.seconds]

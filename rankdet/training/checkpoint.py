@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from rankdet.files import replacing, sweep
 
@@ -55,10 +57,23 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     return None, warnings
 
 
+def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """load_state_dict, and what is remembered of a weight in that weight's own memory layout.
+
+    A checkpoint written under another runtime.channels_last has the other one. Fused optimisers walk through memory
+    without a look at strides: they would pair each weight with another one's averages, or refuse.
+    """
+    optimizer.load_state_dict(state)
+    for weight, remembered in optimizer.state.items():
+        for name, value in remembered.items():
+            if isinstance(value, Tensor) and value.dim() == 4:
+                remembered[name] = torch.empty_like(weight).copy_(value)
+
+
 def random_state() -> dict[str, Any]:
     """This process's random generators, which drop-out and samplers draw from; what is read depends on none."""
     state = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}  # noqa: NPY002
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # by this run: one on the CPU leaves a GPU alone
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 

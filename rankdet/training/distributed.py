@@ -82,7 +82,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"{local_rank + 1} processes on a machine with {torch.cuda.device_count()} GPUs: lower --nproc-per-node"
+            f"{local_rank + 1} processes on a machine with {torch.cuda.device_count()} GPUs: lower --nproc-per-node; "
+            "on Slurm leave gpus_per_task and gpu-bind out, which show each process one GPU alone"
         )
     return torch.device("cuda", local_rank)
 

@@ -44,9 +44,11 @@ class Stop:
     def after(self, step: int) -> bool:
         """Whether the training is to stop after this step, which it has just done: the same on all its processes.
 
-        A process on its own stops now. Of several, who is told first writes the next step's number into the store at
-        which they met, and all stop after that: a step ends with gradients from everyone, so whoever ends that one
-        finds the number. It costs a look into the store a step, but no exchange between all of them and no GPU's time.
+        A process on its own stops now. Of several, who is told first writes the number of the next step but one into
+        the store at which they met, and all stop after that: on its way each waits for outputs of weights that have the
+        next step's gradients from everyone, so whoever ends it finds the number. Of the next step itself a GPU's
+        process may not have waited for anything. It costs a look into the store a step, but no exchange between all of
+        them and no GPU's time.
         """
         store = self.here.store
         if store is None:
@@ -54,7 +56,7 @@ class Stop:
         if store.check([NOTE]):
             return step >= int(store.get(NOTE))
         if self.signum is not None:
-            store.set(NOTE, str(step + 1))
+            store.set(NOTE, str(step + 2))
         return False
 
     def leave(self) -> NoReturn:
