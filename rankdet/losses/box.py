@@ -14,7 +14,7 @@ def iou_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def harmonic_iou_loss(pred: Tensor, target: Tensor, gamma: float) -> Tensor:
-    """Mean over the pairs of (1 + IoU)^gamma (1 - IoU) (Harmonic loss, CVPR 2021, supplement Eq. 11).
+    """Mean over the pairs of (1 + IoU)^gamma (1 - IoU) (Harmonic loss, ICCV 2021, supplement Eq. 11).
 
     pred, target: as for paired_iou. gamma: <= 1, else the loss would rise with the IoU below (gamma - 1)/(gamma + 1)
     (Eq. 13): ValueError; 0 is iou_loss. For gamma in [0, 1] it is in [0, 1] and falls with slope 1 - gamma at IoU 0

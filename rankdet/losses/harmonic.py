@@ -1,4 +1,4 @@
-"""Harmonic loss: each positive's classification and box losses weigh each other (CVPR 2021, supplement)."""
+"""Harmonic loss: each positive's classification and box losses weigh each other (ICCV 2021, supplement)."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from rankdet.losses.scores import full_precision
 
 
 def harmonic_loss(cross_entropy: Tensor, regression: Tensor) -> Tensor:
-    """Mean over the positives of (1 + e^-L) CE + (1 + e^-CE) L (Harmonic loss, CVPR 2021, supplement Eq. 1 and 7).
+    """Mean over the positives of (1 + e^-L) CE + (1 + e^-CE) L (Harmonic loss, ICCV 2021, supplement Eq. 1 and 7).
 
     cross_entropy, regression: float, one shape; CE = -log p >= 0 and the box loss L >= 0 of each positive. Half types
     are computed in float32. Both factors are differentiated: the gradient to L is 1 + p - e^-L CE (Eq. 5), to CE

@@ -16,7 +16,7 @@ PAPERS = {
     "ap-loss": "AP-loss (TPAMI 2020)",
     "alrp": "aLRP loss (NeurIPS 2020)",
     "dr-loss": "DR loss (CVPR 2020), supplement",
-    "harmonic": "Harmonic loss (CVPR 2021), supplement",
+    "harmonic": "Harmonic loss (ICCV 2021), supplement",
     "pap": "Parameterized AP loss (NeurIPS 2021), supplement",
     "all-losses": "All losses side by side",
 }  # by their folders; the registry has none of the last one, which is our own, and none of the harmonic loss's

@@ -1,4 +1,4 @@
-"""Harmonic loss (CVPR 2021), supplement: the gradients, and where the loss is monotone."""
+"""Harmonic loss (ICCV 2021), supplement: the gradients, and where the loss is monotone."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Harmonic loss (CVPR 2021), supplement: its Figures 1, 2 and 4."""
+"""Harmonic loss (ICCV 2021), supplement: its Figures 1, 2 and 4."""
 
 import torch
 from matplotlib.figure import Figure
