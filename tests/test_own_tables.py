@@ -155,7 +155,7 @@ def test_the_files_of_a_table_with_costs(plan, tmp_path):
 def test_what_the_page_says_of_costs(plan):
     """All steps took 100 ms; the record says of both what they ran on."""
     text = conclusions([table_of(plan, {"one": (0.20, 0.22), "other": (0.30, 0.32)})])
-    cost = "a step: from 100.0 ± 0.0 ms (The other) to 100.0 ± 0.0 (The one), 1.00 times; 0 of 1 pairs"
+    cost = "a step: from 100.0 ± 0.0 ms (The other) to 100.0 ± 0.0 (The one), 1.0 times; 0 of 1 pairs"
     assert f"{cost} are told apart." in text
     for what in ("Trainings", "Costs"):
         assert f"{what}: Hardware: A CPU, 2 cores; torch 2.15.0, threads per run: 1." in text

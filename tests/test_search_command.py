@@ -265,6 +265,7 @@ class TestComparison:
             "retinanet-voc, last mean: does not beat the identity line it starts from in AP: +6.33 in the mean, ahead "
             "with 2 of 3 seeds.",
             "retinanet-voc-random, best sample: not all seeds are finished, so nothing is said.",
+            "Functions that do no better than the line are ahead with all of 3 seeds in 1 of 8 cases, by chance.",
         ]
         *told, doubt = comparison.among_searches(contestants)
         assert told == [

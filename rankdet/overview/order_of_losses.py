@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from rankdet.results.describe_order import MAIN_METRICS
+from rankdet.results.render import num_collapsed
 from rankdet.results.separation import separated
 from rankdet.results.tables import Table, TableRow
 
@@ -64,6 +65,7 @@ def agreement(tables: Sequence[Table]) -> Iterator[str]:
     ]
     if best:
         yield f"On no data set is any loss told to lie above {names_of(best)}."
+        yield from (f"Of these {line}" for table in tables for line in _collapsed(table, best))
     else:
         yield "Each loss is told to lie below another on some data set."
     lowest = [row for row in ranked(tables[0]) if key_of(row) in set.intersection(*({p[1] for p in t} for t in told))]
@@ -81,6 +83,14 @@ def agreement(tables: Sequence[Table]) -> Iterator[str]:
         tau = kendall(ranked(one), ranked(other))
         if tau is not None:
             yield f"Kendall's tau between the orders of the means on {where(one)} and {where(other)}: {tau:.2f}."
+
+
+def _collapsed(table: Table, of: Sequence[TableRow]) -> Iterator[str]:
+    """Which losses had a run that learnt nothing: hardly any loss can be told to lie above one of these."""
+    keys = set(map(key_of, of))
+    fallen = [row for row in ranked(table) if key_of(row) in keys and num_collapsed(row.current)]
+    if fallen:
+        yield f"{names_of(fallen)} had runs below 1 AP on {where(table)}, and so could hardly be told from any."
 
 
 def kendall(one: Sequence[TableRow], other: Sequence[TableRow]) -> float | None:

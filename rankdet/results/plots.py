@@ -73,6 +73,8 @@ def _panel(axis: Axes, rows: Sequence[TableRow], places: Sequence[float], metric
         lift = HEIGHT / 2 if row.planned.table.is_printed else 0.0  # a pair of bars, or one
         if score is None:
             text = " waiting for the server" if row.status == "waiting" else " not run"
+            if row.shown:  # such as a correlation of detections that a run has none of
+                text = " not defined for all runs"
             axis.text(0, place - lift, text, va="center", fontsize=8, color=EDGE)
         else:
             ends.append(_our_bar(axis, place - lift, score, STALE if row.status == "stale" else OURS))

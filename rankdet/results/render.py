@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 from rankdet.files import as_csv
 from rankdet.results.describe import description, epochs
+from rankdet.results.records import Record
 from rankdet.results.registry import PrintedTable
 from rankdet.results.retests import has_retests
 from rankdet.results.tables import Score, Table, TableRow
@@ -55,6 +56,12 @@ def shown(score: Score) -> str:
     return " ± ".join(texts)
 
 
+def num_collapsed(records: Sequence[Record]) -> int:
+    """How many runs ended below 1 AP, which a mean and its spread alone would hide."""
+    aps = [record["metrics"].get("AP") for record in records]
+    return sum(ap is not None and ap < 0.01 for ap in aps)
+
+
 def note(row: TableRow) -> str:
     """Why there is no number, or what is the matter with it; empty if nothing is."""
     planned = row.planned
@@ -76,9 +83,8 @@ def note(row: TableRow) -> str:
         notes.append(f"not tested: {', '.join(left)}")
     short = [record for record in row.shown if record["steps"] < record["planned_steps"]]
     notes += [f"stopped at step {record['steps']} of {record['planned_steps']}" for record in short]
-    aps = [record["metrics"].get("AP") for record in row.shown]
-    fell = sum(ap is not None and ap < 0.01 for ap in aps)  # which mean and spread alone would hide
-    notes += [f"{fell} of {len(aps)} seeds below 1 AP"] if fell else []
+    fell = num_collapsed(row.shown)
+    notes += [f"{fell} of {len(row.shown)} seeds below 1 AP"] if fell else []
     notes += row.remarks
     if planned.same_run_as:
         notes.append(f"same runs as {planned.same_run_as}")

@@ -153,6 +153,11 @@ def verdicts(found: Sequence[Contestant]) -> list[str]:
             f"{one.label}: {word} the identity line it starts from in AP: {gap:+.2f} in the mean, ahead with {ahead} "
             f"of {len(now)} seeds."
         )
+    if any(len(scores(one)) == len(one.runs) for one in others) and len(before) == len(line.runs):
+        lines.append(
+            f"Functions that do no better than the line are ahead with all of {len(before)} seeds in 1 of "
+            f"{2 ** len(before)} cases, by chance."
+        )
     return lines
 
 
