@@ -67,9 +67,9 @@ class PrintedTable:
         value = row.values.get(column)
         if value is None or isinstance(value, int):
             return "-" if value is None else str(value)
-        known = (other.values.get(column) for other in self.rows.values())
-        decimals = max(len(repr(number).partition(".")[2]) for number in known if isinstance(number, float))
-        return f"{value:.{max(decimals, self.digits(column))}f}"
+        known = [other.values.get(column) for other in self.rows.values()]
+        decimals = [len(repr(number).partition(".")[2]) for number in known if isinstance(number, float)]
+        return f"{value:.{max([self.digits(column), *decimals])}f}"
 
     def own_rows(self) -> list[PrintedRow]:
         """The rows that the authors produced themselves: those to reproduce."""
