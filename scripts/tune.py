@@ -49,6 +49,11 @@ def tune(args: argparse.Namespace, root: Path) -> int:
     trials = make_trials(searched, data, root)
     runs = [run for trial in trials for run in trial.runs]
     hardware = hardware_of(args)
+    if hardware.processes > 1:
+        raise UserError(
+            f"GPUS={hardware.gpus} NODES={hardware.nodes}: these small detectors train batch norm, which makes another "
+            "run on several GPUs; set GPUS=1 NODES=1, and JOBS= for several at once"
+        )
     before = tuning_path(root, data.name, grid.detector)
     if args.losses and before is None and (other := find_tuning(root, data.name, grid.detector)):
         raise UserError(

@@ -65,6 +65,13 @@ def test_searches_and_tuning_are_told_where_to_run(handed, front_end, repo, caps
     assert capsys.readouterr().err.startswith(f"error: {told}")
 
 
+def test_a_tuning_s_trainings_are_of_one_process(handed, front_end, repo, capsys):
+    """As they train batch norm."""
+    name, arguments = handed("tune", "GPUS=2", "JOBS=1")
+    assert front_end(name)(arguments, repo) == 2
+    assert "error: GPUS=2 NODES=1: these small detectors train batch norm" in capsys.readouterr().err
+
+
 def test_numbers_of_a_server_are_told_from_make_s_own_variables(handed):
     """Only AP50 is a column of the table; settings with blanks come whole."""
     own = ["PROTOCOL=paper", "JOBS=1", "GPUS=2", "DATA=", "PAPER=alrp", "ARGS=gpus=2 batch_size=16", "SLURM=a=b c=d"]

@@ -4,7 +4,7 @@ import csv
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from subprocess import run
 from typing import NamedTuple
@@ -168,7 +168,7 @@ def _memory_error(curves: dict[str, list[Step]], none: Peaks) -> list[str]:
 def _time_error(curves: dict[str, list[Step]]) -> list[str]:
     """What the figure itself tells of the measurement's error: the rest of a step is the same whatever the loss."""
     rest: dict[int, list[float]] = {}
-    for step in (step for steps in curves.values() for step in steps):
+    for step in chain.from_iterable(curves.values()):
         rest.setdefault(step.images, []).append(step.seconds - step.loss_seconds)
     wide = max((max(each) / min(each) for each in rest.values()), default=1.0)
     if wide <= 1:

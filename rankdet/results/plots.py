@@ -72,10 +72,7 @@ def _panel(axis: Axes, rows: Sequence[TableRow], places: Sequence[float], metric
         score, printed = row.score(metric), row.planned.printed.values.get(metric)
         lift = HEIGHT / 2 if row.planned.table.is_printed else 0.0  # a pair of bars, or one
         if score is None:
-            text = " waiting for the server" if row.status == "waiting" else " not run"
-            if row.shown:  # such as a correlation of detections that a run has none of
-                text = " not defined for all runs"
-            axis.text(0, place - lift, text, va="center", fontsize=8, color=EDGE)
+            axis.text(0, place - lift, f" {_missing(row)}", va="center", fontsize=8, color=EDGE)
         else:
             ends.append(_our_bar(axis, place - lift, score, STALE if row.status == "stale" else OURS))
             low = min(low, *score.values)
@@ -95,6 +92,13 @@ def _label(table: PrintedTable, metric: str) -> str:
     unit = table.units.get(metric, "percent").replace("percent", "%")
     unit = unit if unit in ("%", "correlation") or not table.is_printed else f"the paper's unit: {unit}"
     return f"{metric} ({unit})" + (", less is better" if metric in table.falling else "")
+
+
+def _missing(row: TableRow) -> str:
+    """Why it has no number of ours."""
+    if row.status == "waiting":
+        return "waiting for the server"
+    return "not defined for all runs" if row.shown else "not run"  # as a correlation is not without detections
 
 
 def _our_bar(axis: Axes, y: float, score: Score, color: str) -> float:

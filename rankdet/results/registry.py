@@ -65,8 +65,10 @@ class PrintedTable:
     def as_printed(self, row: PrintedRow, column: str) -> str:
         """The row's value as the paper prints it: all of a column with as many decimals, counts without; - for none."""
         value = row.values.get(column)
-        if value is None or isinstance(value, int):
-            return "-" if value is None else str(value)
+        if value is None:
+            return "-"
+        if isinstance(value, int):
+            return str(value)
         known = [other.values.get(column) for other in self.rows.values()]
         decimals = [len(repr(number).partition(".")[2]) for number in known if isinstance(number, float)]
         return f"{value:.{max([self.digits(column), *decimals])}f}"

@@ -11,6 +11,7 @@ from rankdet.results.records import Record
 from rankdet.results.registry import PrintedTable
 from rankdet.results.retests import has_retests
 from rankdet.results.tables import Score, Table, TableRow
+from rankdet.results.tuning import LEAST_AP
 
 WIDE = 4  # columns that ours and the paper's numbers fit side by side in; of more, each gets a line
 
@@ -59,7 +60,7 @@ def shown(score: Score) -> str:
 def num_collapsed(records: Sequence[Record]) -> int:
     """How many runs ended below 1 AP, which a mean and its spread alone would hide."""
     aps = [record["metrics"].get("AP") for record in records]
-    return sum(ap is not None and ap < 0.01 for ap in aps)
+    return sum(ap is not None and ap < LEAST_AP for ap in aps)
 
 
 def note(row: TableRow) -> str:

@@ -8,6 +8,7 @@ from rankdet.results.reading import check_keys, read_yaml
 
 RATE, BOX_WEIGHT = TUNED_KEYS = ("schedule.lr", "box_loss.weight")
 RETINANET = "retinanet"  # the detector that files without another's name are for
+LEAST_AP = 0.01  # below it a training has learnt nothing
 KEYS = ("data", "data_hash", "protocol", "protocol_version", "seeds", "grid", "default", "losses")
 
 
@@ -66,7 +67,7 @@ def load_tuning(path: Path) -> Tuning:
         best: Any = check_keys(entry["best"], f"{where}.best", (RATE,), (BOX_WEIGHT,))
         losses[loss] = {key: float(best[key]) for key in TUNED_KEYS if key in best}
         edges[loss] = tuple(key for key in entry["at_edge"] if len(raw["grid"][key]) >= 3)
-        collapsed[loss] = sum((trial["val_ap"] or 0) < 0.01 for trial in entry["trials"])
+        collapsed[loss] = sum((trial["val_ap"] or 0) < LEAST_AP for trial in entry["trials"])
         trials[loss] = len(entry["trials"])
     num_trials = max(trials.values(), default=0)
     return Tuning(

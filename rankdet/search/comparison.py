@@ -136,6 +136,11 @@ def records(found: Sequence[Contestant]) -> list[Record]:
     return run_records(distinct(found))
 
 
+def finished(one: Contestant) -> bool:
+    """Whether all of its trainings are."""
+    return len(scores(one)) == len(one.runs)
+
+
 def verdicts(found: Sequence[Contestant]) -> list[str]:
     """For each that was found: whether it beats the identity line, which is to be ahead with every seed."""
     line, *others = found
@@ -143,7 +148,7 @@ def verdicts(found: Sequence[Contestant]) -> list[str]:
     lines = []
     for one in others:
         now = scores(one)
-        if len(now) < len(one.runs) or len(before) < len(line.runs):
+        if not (finished(one) and finished(line)):
             lines.append(f"{one.label}: not all seeds are finished, so nothing is said.")
             continue
         ahead = sum(a > b for a, b in zip(now, before, strict=True))
@@ -153,7 +158,7 @@ def verdicts(found: Sequence[Contestant]) -> list[str]:
             f"{one.label}: {word} the identity line it starts from in AP: {gap:+.2f} in the mean, ahead with {ahead} "
             f"of {len(now)} seeds."
         )
-    if any(len(scores(one)) == len(one.runs) for one in others) and len(before) == len(line.runs):
+    if finished(line) and any(map(finished, others)):
         lines.append(
             f"Functions that do no better than the line are ahead with all of {len(before)} seeds in 1 of "
             f"{2 ** len(before)} cases, by chance."
